@@ -1,0 +1,1 @@
+"""The configuration: its keys, its layers and where each value comes from."""
