@@ -1,0 +1,1 @@
+"""Model backends: one protocol with two calls, ``generate`` and ``score``."""

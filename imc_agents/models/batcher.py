@@ -1,0 +1,197 @@
+"""One thread that owns the model and batches what many questions ask of it at the same time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from imc_agents.errors import InfraError
+from imc_agents.models.decoding import Decoding, Reply, Request
+from imc_agents.models.engine import Engine
+from imc_agents.models.packing import PackedRow, bucket_length
+
+__all__ = ["Batcher"]
+
+_Result = TypeVar("_Result")
+_LINGER_SECONDS = 0.002  # an idle model waits this long for company before it starts a batch
+
+
+@dataclass(slots=True, eq=False)
+class _ScoreJob:
+    context: tuple[int, ...]
+    rows: Sequence[PackedRow]
+    future: Future[list[list[float]]] = field(default_factory=Future[list[list[float]]])
+    done: dict[int, list[float]] = field(default_factory=dict[int, list[float]])
+
+
+@dataclass(slots=True, eq=False)
+class _ReplyJob:
+    request: Request
+    future: Future[Reply] = field(default_factory=Future[Reply])
+
+
+class Batcher:
+    """Runs score rows and replies on an engine in its own thread.
+
+    Rows that share context and padded length are batched up to ``max_batch_tokens``; the fullest batch goes first.
+    Replies are written in lock-step groups of equal padded prompt length; one step of a group alternates with one
+    score batch, so neither waits for the other.
+    """
+
+    def __init__(self, load: Callable[[], Engine], *, max_batch_tokens: int, max_replies: int) -> None:
+        self._load = load
+        self._max_batch_tokens = max_batch_tokens
+        self._max_replies = max_replies
+        self._wake = threading.Condition()
+        self._rows: dict[tuple[tuple[int, ...], int], list[tuple[_ScoreJob, int]]] = defaultdict(list)
+        self._replies: list[_ReplyJob] = []
+        self._group: tuple[Decoding, list[_ReplyJob]] | None = None
+        self._closing = False
+        self._thread = threading.Thread(target=self._main, name="imc-model", daemon=True)
+        self._loaded: Future[Engine] = Future()
+
+    def start(self) -> Future[Engine]:
+        """Start the thread and load the model in it."""
+        self._thread.start()
+        return self._loaded
+
+    def score(self, context: tuple[int, ...], rows: Sequence[PackedRow]) -> Future[list[list[float]]]:
+        """Queue the rows of one request; the result has one list of log-probabilities a row."""
+        job = _ScoreJob(context, rows)
+        with self._wake:
+            self._check_open()
+            for index, row in enumerate(rows):
+                self._rows[(context, bucket_length(len(row.tokens)))].append((job, index))
+            self._wake.notify()
+        return job.future
+
+    def reply(self, request: Request) -> Future[Reply]:
+        """Queue a prompt to answer."""
+        job = _ReplyJob(request)
+        with self._wake:
+            self._check_open()
+            self._replies.append(job)
+            self._wake.notify()
+        return job.future
+
+    def close(self) -> None:
+        """Cancel what is queued, let the batch in flight end, and free the model."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _check_open(self) -> None:
+        if self._closing or not self._thread.is_alive():
+            raise InfraError("the embedded model is closed; open the backend again")
+
+    def _main(self) -> None:
+        try:
+            engine = self._load()
+        except BaseException as error:
+            self._loaded.set_exception(error)
+            return
+        self._loaded.set_result(engine)
+        while self._wait():
+            try:
+                self._score_batch(engine)
+                self._reply_step(engine)
+            except Exception as error:  # the engine failed: every caller hears of it, the thread lives on
+                self._fail(InfraError(f"the embedded model failed: {type(error).__name__}: {error}"))
+        self._fail(None)
+
+    def _wait(self) -> bool:
+        with self._wake:
+            if not (self._rows or self._replies or self._group or self._closing):
+                self._wake.wait_for(lambda: self._rows or self._replies or self._closing)
+                idle = True
+            else:
+                idle = False
+        if idle and not self._closing:
+            time.sleep(_LINGER_SECONDS)
+        return not self._closing
+
+    def _score_batch(self, engine: Engine) -> None:
+        batch, key = self._take_rows()
+        if not batch:
+            return
+        context = engine.context(key[0])
+        results = engine.score(context, [job.rows[index] for job, index in batch])
+        for (job, index), logprobs in zip(batch, results, strict=True):
+            job.done[index] = logprobs
+            if len(job.done) == len(job.rows) and not job.future.cancelled():
+                _deliver(job.future, [job.done[line] for line in range(len(job.rows))])
+
+    def _take_rows(self) -> tuple[list[tuple[_ScoreJob, int]], tuple[tuple[int, ...], int]]:
+        with self._wake:
+            for key in list(self._rows):
+                self._rows[key] = [entry for entry in self._rows[key] if not entry[0].future.cancelled()]
+                if not self._rows[key]:
+                    del self._rows[key]
+            if not self._rows:
+                return [], ((), 0)
+            key = max(self._rows, key=lambda k: min(len(self._rows[k]) * k[1], self._max_batch_tokens))
+            count = max(1, self._max_batch_tokens // key[1])
+            waiting = self._rows[key]
+            batch, rest = waiting[:count], waiting[count:]
+            if rest:
+                self._rows[key] = rest
+            else:
+                del self._rows[key]
+            return batch, key
+
+    def _reply_step(self, engine: Engine) -> None:
+        if self._group is None:
+            jobs = self._take_replies()
+            if not jobs:
+                return
+            self._group = (Decoding(engine, [job.request for job in jobs]), jobs)
+        decoding, jobs = self._group
+        for index in decoding.active:
+            if jobs[index].future.cancelled():
+                decoding.cancel(index)
+        before = set(decoding.active)
+        decoding.step()
+        for index in before.difference(decoding.active):
+            if not jobs[index].future.cancelled():
+                _deliver(jobs[index].future, decoding.replies[index])
+        if not decoding.active:
+            self._group = None
+
+    def _take_replies(self) -> list[_ReplyJob]:
+        with self._wake:
+            self._replies = [job for job in self._replies if not job.future.cancelled()]
+            if not self._replies:
+                return []
+            length = bucket_length(len(self._replies[0].request.prompt))
+            same = [job for job in self._replies if bucket_length(len(job.request.prompt)) == length]
+            taken = same[: self._max_replies]
+            self._replies = [job for job in self._replies if job not in taken]
+            return taken
+
+    def _fail(self, error: Exception | None) -> None:
+        with self._wake:
+            futures: list[Future[list[list[float]]] | Future[Reply]] = []
+            futures += [job.future for entries in self._rows.values() for job, _ in entries]
+            futures += [job.future for job in self._replies]
+            if self._group is not None:
+                futures += [job.future for job in self._group[1]]
+            self._rows.clear()
+            self._replies.clear()
+            self._group = None
+        for future in futures:
+            if error is None:
+                future.cancel()
+            elif not future.done():
+                future.set_exception(error)
+
+
+def _deliver(future: Future[_Result], result: _Result) -> None:
+    if future.set_running_or_notify_cancel():
+        future.set_result(result)

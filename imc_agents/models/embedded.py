@@ -1,0 +1,183 @@
+"""The embedded backend: a causal language model in this process, no server, no hub, no GPU needed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from imc_agents.errors import DataError, InfraError, ModelOutputError
+from imc_agents.models.protocol import Capabilities, Generation, Message, Sampling, Score, TokenScore, Usage
+from imc_agents.models.replies import parse_reply
+
+__all__ = ["EmbeddedBackend", "Settings", "create"]
+
+_ROW_TOKENS = 256  # longest packed row; longer ones pay more for attention than sharing a prefix saves
+
+
+class Settings(BaseModel):
+    """``backends.<name>.options`` of kind ``embedded``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    dtype: Literal["auto", "bfloat16", "float32"] = Field(
+        "auto", description="bfloat16 where the hardware has it."
+    )
+    threads: int | None = Field(None, ge=1, description="CPU threads; all cores by default.")
+    max_batch_tokens: int = Field(1024, ge=64, description="Padded tokens in one score batch.")
+    max_replies: int = Field(32, ge=1, description="Replies written in lock-step.")
+
+
+def create(model: str, options: dict[str, Any]) -> EmbeddedBackend:
+    """Make the backend; nothing is loaded before ``open``."""
+    return EmbeddedBackend(model, Settings.model_validate(options))
+
+
+class EmbeddedBackend:
+    """See ``imc_agents.models.protocol.Backend``."""
+
+    def __init__(self, model: str, settings: Settings) -> None:
+        self._model = model
+        self._settings = settings
+        self._batcher: Any = None
+        self._engine: Any = None
+        self._encoder: Any = None
+        self._specials: tuple[str, ...] = ()
+        self._grammar: Any = None
+        self._contexts: dict[str, tuple[int, ...]] = {}
+
+    async def open(self) -> Capabilities:
+        """Find and load the model; the default one is dequantised into the cache the first time."""
+        from imc_agents.models.batcher import Batcher
+        from imc_agents.models.engine import load_engine
+        from imc_agents.models.weights import locate
+
+        # Threads that wait by spinning starve each other as soon as anything else runs on the cores (10 x slower on
+        # two busy cores); OpenMP reads this once, when torch is loaded.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        settings = self._settings
+        checkpoint = await asyncio.to_thread(locate, self._model)
+        self._batcher = Batcher(
+            lambda: load_engine(
+                checkpoint, device=settings.device, dtype=settings.dtype, threads=settings.threads
+            ),
+            max_batch_tokens=settings.max_batch_tokens,
+            max_replies=settings.max_replies,
+        )
+        self._engine = await asyncio.wrap_future(self._batcher.start())
+        tokenizer = self._engine.tokenizer
+        self._encoder = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
+        self._encoder.no_padding()
+        self._encoder.no_truncation()
+        self._encoder.encode_special_tokens = True  # control tokens in a question are text
+        self._specials = tuple(str(token) for token in tokenizer.added_tokens_decoder.values())
+        revision = f"{checkpoint.revision}:{str(self._engine.model.dtype).removeprefix('torch.')}"
+        return Capabilities(self._model, revision, True, self._engine.max_tokens)
+
+    async def score(self, context: str, texts: Sequence[str]) -> tuple[list[Score], Usage]:
+        """See the protocol. Tokens that the texts share at their beginning are computed once."""
+        from imc_agents.models.packing import pack, unpack
+
+        self._check_open()
+        started = time.perf_counter()
+        if not texts:
+            return [], Usage()
+        head = self._context_tokens(context)
+        encoded = self._encoder.encode_batch(list(texts), add_special_tokens=False)
+        tokens = [list(item.ids) for item in encoded]
+        longest = len(head) + max(len(ids) for ids in tokens)
+        if longest > self._engine.max_tokens:
+            raise DataError(
+                f"the question needs {longest} tokens, the model {self._model!r} reads {self._engine.max_tokens}; "
+                "shorten it or lower sms.max_question_chars"
+            )
+        rows = pack(tokens, _ROW_TOKENS)
+        values: list[list[float]] = [[] for _ in rows]
+        if any(tokens):
+            values = await asyncio.wrap_future(self._batcher.score(head, rows))
+        found: dict[int, list[float]] = {}
+        for row, logprobs in zip(rows, values, strict=True):
+            found |= unpack(row, logprobs)
+        scores = [
+            _score(text, item.offsets, found[i])
+            for i, (text, item) in enumerate(zip(texts, encoded, strict=True))
+        ]
+        spent = (time.perf_counter() - started) * 1000
+        return scores, Usage(sum(len(row.tokens) for row in rows), 0, spent)
+
+    async def generate(
+        self, messages: Sequence[Message], *, sampling: Sampling, schema: dict[str, Any] | None = None
+    ) -> Generation:
+        """See the protocol. Control tokens inside a message are made inert before the chat template sees them."""
+        from imc_agents.models.decoding import Request, grammar_matcher, grammar_tokenizer
+
+        self._check_open()
+        started = time.perf_counter()
+        chat = [{"role": message.role, "content": self._inert(message.content)} for message in messages]
+        prompt = self._engine.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+        ids = list(self._engine.tokenizer(prompt, add_special_tokens=False).input_ids)
+        if len(ids) + sampling.max_tokens > self._engine.max_tokens:
+            raise DataError(
+                f"the prompt of {len(ids)} tokens and {sampling.max_tokens} for the reply exceed the "
+                f"{self._engine.max_tokens} tokens that the model {self._model!r} reads; shorten the question"
+            )
+        matcher = None
+        if schema is not None:
+            self._grammar = self._grammar or grammar_tokenizer(self._engine)
+            matcher = grammar_matcher(self._grammar, schema)
+        reply = await asyncio.wrap_future(self._batcher.reply(Request(ids, sampling, matcher)))
+        text = self._engine.tokenizer.decode(reply.tokens, skip_special_tokens=True)
+        usage = Usage(len(ids), len(reply.tokens), (time.perf_counter() - started) * 1000)
+        if not reply.complete:
+            raise ModelOutputError(
+                f"the reply was cut at {sampling.max_tokens} tokens ({text[:60]!r}...); raise the role's "
+                "sampling.max_tokens"
+            )
+        return Generation(text, parse_reply(text, schema) if schema is not None else None, usage)
+
+    async def close(self) -> None:
+        """See the protocol."""
+        batcher, self._batcher = self._batcher, None
+        if batcher is not None:
+            await asyncio.to_thread(batcher.close)
+            self._engine = None
+
+    def _check_open(self) -> None:
+        if self._batcher is None:
+            raise InfraError("the embedded backend is not open; call open() first")
+
+    def _context_tokens(self, context: str) -> tuple[int, ...]:
+        if context not in self._contexts:
+            if not context:
+                raise ValueError("score needs a context; give at least one word that precedes the texts")
+            if len(self._contexts) > 64:
+                self._contexts.clear()
+            ids = self._encoder.encode(context, add_special_tokens=False).ids
+            opening = self._engine.tokenizer("", add_special_tokens=True).input_ids
+            self._contexts[context] = (*opening[:1], *ids)
+        return self._contexts[context]
+
+    def _inert(self, content: str) -> str:
+        for special in self._specials:
+            if special in content:
+                content = content.replace(special, special[0] + " " + special[1:])
+        return content
+
+
+def _score(text: str, offsets: Sequence[tuple[int, int]], logprobs: Sequence[float]) -> Score:
+    tokens: list[TokenScore] = []
+    at = 0
+    for (_, end), logprob in zip(offsets, logprobs, strict=True):
+        # Byte-level tokens leave out the blank before a word and share a character that they split; the spans
+        # reported here are contiguous instead.
+        stop = max(at, end)
+        tokens.append(TokenScore(at, stop, logprob))
+        at = stop
+    if tokens and at < len(text):
+        tokens[-1] = TokenScore(tokens[-1].start, len(text), tokens[-1].logprob)
+    return Score(tuple(tokens))

@@ -1,0 +1,146 @@
+"""The seam between agents and models: the two calls that every backend serves.
+
+Both calls take *one* request; concurrency is many calls in flight, and a backend batches across them as it likes.
+The result of a call depends on that request alone, never on what else is in flight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+__all__ = [
+    "Backend",
+    "Capabilities",
+    "Generation",
+    "Message",
+    "Sampling",
+    "Score",
+    "TokenScore",
+    "Usage",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat message."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to sample a reply. Temperature 0 is greedy; the seed is used only above 0."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int = 256
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a call cost.
+
+    Attributes:
+        prompt_tokens: Tokens that the model read; tokens served from a prefix cache are not counted.
+        completion_tokens: Tokens that the model wrote.
+        milliseconds: Wall time of the call, waiting for a batch slot included.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    milliseconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A model's reply. ``parsed`` is the decoded JSON where a schema was given."""
+
+    text: str
+    parsed: Any | None = None
+    usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenScore:
+    """The log-probability (natural log) of one token.
+
+    ``start`` and ``end`` are character offsets into the scored text (not into context + text). A token that
+    straddles the boundary between context and text has ``start`` 0.
+    """
+
+    start: int
+    end: int
+    logprob: float
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Token log-probabilities of one text, in order; their spans cover the whole text."""
+
+    tokens: tuple[TokenScore, ...]
+
+    @property
+    def total(self) -> float:
+        """Sum of the token log-probabilities in nats."""
+        return sum(token.logprob for token in self.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a backend can do, known once it is open.
+
+    Attributes:
+        model: Name or path of the model.
+        revision: Identifies the weights (commit, hash or file digest); part of the run manifest.
+        scores: Whether ``score`` works.
+        max_tokens: Context length in tokens.
+    """
+
+    model: str
+    revision: str
+    scores: bool
+    max_tokens: int
+
+
+@runtime_checkable
+class Backend(Protocol):
+    """A served model. Safe to call from many tasks of one event loop."""
+
+    async def open(self) -> Capabilities:
+        """Load or reach the model.
+
+        Raises:
+            BackendUnreachableError: if that is impossible; the message names the cure.
+        """
+        ...
+
+    async def generate(
+        self, messages: Sequence[Message], *, sampling: Sampling, schema: dict[str, Any] | None = None
+    ) -> Generation:
+        """Answer a chat, constrained to a JSON schema where one is given.
+
+        Raises:
+            ModelOutputError: the reply was cut by ``max_tokens`` or is not valid JSON for the schema.
+            InfraError: the backend failed.
+            DataError: the request does not fit the model's context.
+        """
+        ...
+
+    async def score(self, context: str, texts: Sequence[str]) -> tuple[list[Score], Usage]:
+        """Log-probability of each token of each text behind the same context, in the order of ``texts``.
+
+        ``context`` must not be empty and should end at a word boundary; a text then starts with the blank.
+
+        Raises:
+            InfraError: the backend failed.
+            DataError: context and a text do not fit the model's context.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Free the model; calls in flight are cancelled. Idempotent."""
+        ...
