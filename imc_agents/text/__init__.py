@@ -1,0 +1,1 @@
+"""Text: edits, the vocabulary, channels of slips, suspicion and the clinical invariants."""
