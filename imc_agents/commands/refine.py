@@ -1,0 +1,274 @@
+"""``imc refine`` and ``imc resume``: a file of noisy questions in, the same file with refined ones out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, BinaryIO
+
+import typer
+
+from imc_agents.commands.options import ConfigOption, ProfileOption, SetOption, load_config
+
+if TYPE_CHECKING:
+    from imc_agents.agents.refiner import Refiner
+    from imc_agents.config.schema import Config
+    from imc_agents.runs.execute import RunResult
+
+__all__ = ["refine", "resume"]
+
+_OVER_THRESHOLD = 3
+_INTERRUPTED = 130
+_COPY_BYTES = 2**20
+
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary, only errors.")]
+_TraceOne = Annotated[
+    bool, typer.Option("--trace-one", help="Also show the decisions on one telling question.")
+]
+_Concurrency = Annotated[
+    int | None, typer.Option("--concurrency", "-j", help="Questions in flight: run.concurrency.", min=1)
+]
+
+
+def refine(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="JSONL, CSV, TSV or Parquet; - reads stdin.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Output file, - for stdout; default beside FILE as NAME.refined.SUFFIX."
+        ),
+    ] = None,
+    format: Annotated[
+        str | None, typer.Option("--format", help="jsonl, csv, tsv or parquet, whatever the file is called.")
+    ] = None,
+    question_field: Annotated[
+        str | None,
+        typer.Option("--question-field", help="Field with the question; default question, text or query."),
+    ] = None,
+    id_field: Annotated[
+        str | None, typer.Option("--id-field", help="Field with the id; default id or qid, else row numbers.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, help="Take the first N rows only.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", help="Take the row with this id only; repeatable.")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print every request that would be sent; send and write nothing."),
+    ] = False,
+    backend: Annotated[
+        str | None, typer.Option("--backend", help="Kind of the default backend: embedded or openai.")
+    ] = None,
+    model: Annotated[str | None, typer.Option("--model", help="Model of the default backend.")] = None,
+    base_url: Annotated[
+        str | None, typer.Option("--base-url", help="Where the default backend's server listens.")
+    ] = None,
+    concurrency: _Concurrency = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the run; default the file's name.")
+    ] = None,
+    quiet: _Quiet = False,
+    trace_one: _TraceOne = False,
+    config: ConfigOption = None,
+    profile: ProfileOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Refine the noisy questions of a file.
+
+    The output has the rows of FILE, with refined, changed, flags, confidence, status and error added.
+
+    A run folder keeps everything: `imc resume` goes on after an interruption, `imc trace` shows why.
+    """
+    from imc_agents.agents.refiner import Refiner
+    from imc_agents.config.dump import dump_yaml
+    from imc_agents.runs.manifest import Selection
+    from imc_agents.runs.start import start_run
+
+    shortcuts = {
+        "backends.default.kind": backend,
+        "backends.default.model": model,
+        "backends.default.options.base_url": base_url,
+        "run.concurrency": concurrency,
+    }
+    given = [f"{key}={json.dumps(value)}" for key, value in shortcuts.items() if value is not None]
+    resolved = load_config(config, profile, [*(overrides or ()), *given]).config
+    selection = Selection(limit=limit, only=tuple(only or ()))
+    source = _source(file)
+    if dry_run:
+        from imc_agents.commands.dry_run import print_requests
+
+        print_requests(source, resolved, selection, format, question_field, id_field)
+        return
+    if output is None and isinstance(source, Path):
+        output = source.with_name(f"{source.stem}.refined{source.suffix}")
+    refiner = Refiner(resolved)
+    folder = start_run(
+        source,
+        directory=Path(resolved.run.directory),
+        name=name,
+        config_yaml=dump_yaml(resolved),
+        seed=resolved.seed,
+        command=("imc", *sys.argv[1:]),
+        output=None if output is None or str(output) == "-" else output,
+        format=format,
+        question_field=question_field,
+        id_field=id_field,
+        selection=selection,
+    )
+    _carry_out(folder, refiner, resolved, quiet=quiet, trace_one=trace_one)
+
+
+def resume(
+    run: Annotated[
+        str, typer.Argument(metavar="RUN", help="Run folder, start of its id, its name, or last.")
+    ],
+    retry_errors: Annotated[
+        bool,
+        typer.Option("--retry-errors", help="Also redo rows with infra_error, timeout or model_error."),
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Output file, instead of the one chosen at the start."),
+    ] = None,
+    concurrency: _Concurrency = None,
+    quiet: _Quiet = False,
+    trace_one: _TraceOne = False,
+) -> None:
+    """Go on with a run that was interrupted.
+
+    Nothing is done twice, and the output is the one that an undisturbed run would have written.
+
+    What counts is the config.yaml in the run folder, not today's configuration.
+    """
+    from imc_agents.agents.refiner import Refiner
+    from imc_agents.config.load import resolve
+    from imc_agents.runs.start import CONFIG
+    from imc_agents.runs.store import find_run
+
+    folder = find_run(run, Path(load_config(prompts=False).config.run.directory))
+    given = () if concurrency is None else (f"run.concurrency={concurrency}",)
+    resolved = resolve(files=[folder / CONFIG], overrides=given).config
+    _carry_out(
+        folder,
+        Refiner(resolved),
+        resolved,
+        quiet=quiet,
+        trace_one=trace_one,
+        retry_errors=retry_errors,
+        output=output,
+    )
+
+
+def _source(file: str) -> Path | BinaryIO:
+    if file == "-":
+        return sys.stdin.buffer
+    path = Path(file)
+    return path.open("rb") if path.is_fifo() else path
+
+
+def _carry_out(
+    folder: Path,
+    refiner: Refiner,
+    config: Config,
+    *,
+    quiet: bool,
+    trace_one: bool,
+    retry_errors: bool = False,
+    output: Path | None = None,
+) -> None:
+    """Run to the end, report, and exit with the code that says how it went."""
+    from imc_agents.errors import BackendUnreachableError
+    from imc_agents.runs.schema import FAILED
+
+    try:
+        result = _execute(folder, refiner, config, quiet, retry_errors, output)
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; go on with: imc resume {folder}", err=True)
+        raise typer.Exit(_INTERRUPTED) from None
+    except BackendUnreachableError:
+        typer.echo(
+            f"what is done is stored; once the backend answers, go on with: imc resume {folder}", err=True
+        )
+        raise
+    if not result.finished:
+        done = f"{result.totals.rows:,} of {result.manifest.rows:,} questions are done"
+        typer.echo(f"interrupted, {done}; go on with: imc resume {folder}", err=True)
+        raise typer.Exit(_INTERRUPTED)
+    _report(result, quiet=quiet, trace_one=trace_one)
+    failed = result.totals.failed / max(result.totals.rows, 1)
+    if failed > config.run.error_threshold:
+        limit = f"more than run.error_threshold allows ({config.run.error_threshold:.1%})"
+        typer.echo(f"{result.totals.failed:,} questions ({failed:.1%}) failed, {limit}", err=True)
+        worst = max(FAILED, key=lambda status: result.totals.by_status[status])
+        typer.echo(f"see why: imc trace list {result.folder} --status {worst}", err=True)
+        raise typer.Exit(_OVER_THRESHOLD)
+
+
+def _execute(
+    folder: Path, refiner: Refiner, config: Config, quiet: bool, retry_errors: bool, output: Path | None
+) -> RunResult:
+    import asyncio
+
+    from imc_agents.runs.execute import execute_run
+    from imc_agents.runs.progress import open_progress
+
+    view = open_progress(quiet=quiet)
+    try:
+        return asyncio.run(
+            execute_run(
+                folder,
+                refiner,
+                config.run,
+                on_start=view.start,
+                on_progress=view.update,
+                retry_errors=retry_errors,
+                output=output,
+            )
+        )
+    finally:
+        view.close()
+
+
+def _report(result: RunResult, *, quiet: bool, trace_one: bool) -> None:
+    from rich.console import Console
+    from rich.text import Text
+
+    from imc_agents.runs.store import RunStore
+    from imc_agents.runs.summary import most_telling, summary_record, summary_table
+
+    # The output itself goes to stdout where no file was named, so the summary must not.
+    to_stdout = result.manifest.output is None
+    if to_stdout and result.output is not None:
+        _copy_to_stdout(result.output)
+    if quiet:
+        return
+    console = Console(stderr=to_stdout, highlight=False)
+    if not console.is_terminal:
+        typer.echo(json.dumps(summary_record(result), ensure_ascii=False), err=to_stdout)
+    else:
+        console.print()
+        console.print(summary_table(result))
+    if not trace_one and not console.is_terminal:
+        return
+    with RunStore(result.folder) as store:
+        sample = most_telling(store)
+        if sample is None:
+            return
+        if trace_one:
+            from imc_agents.trace.views import sample_tree
+
+            console.print(sample_tree(sample, store.events(sample.row_index)))
+            console.print()
+    if console.is_terminal:
+        hint = f"imc trace show {result.folder} {sample.id}"
+        console.print(Text("see the decisions: ", "dim").append(hint, "bold not dim"), soft_wrap=True)
+
+
+def _copy_to_stdout(path: Path) -> None:
+    with path.open("rb") as stream:
+        while block := stream.read(_COPY_BYTES):
+            sys.stdout.buffer.write(block)
+    sys.stdout.buffer.flush()

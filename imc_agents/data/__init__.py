@@ -1,0 +1,1 @@
+"""Readers and writers of question files: a row in, the same row with its refinement out."""

@@ -1,0 +1,1 @@
+"""Tests of the run store, the batch runner and resume."""
