@@ -1,0 +1,1 @@
+"""What the agents decided, as events, and how to look at it."""
