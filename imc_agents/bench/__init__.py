@@ -1,0 +1,1 @@
+"""Benchmarks: what refinement gains and costs, beside its baselines in one run."""
