@@ -62,6 +62,7 @@ async def _guard(state: SmsState, runtime: Runtime[AgentContext]) -> dict[str, A
     return {
         "text": text,
         "ruling": ruling,
+        "noisy": state["noisy"] or bool(ruling.accepted),
         "flags": list(ruling.flags),
         "certainty": state.get("certainty", 1.0) * ruling.certainty,
     }

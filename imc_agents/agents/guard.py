@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from imc_agents.agents.context import AgentContext
 from imc_agents.agents.findings import Ruling
 from imc_agents.agents.propose import edit_record
 from imc_agents.text.edits import Edit, apply_edits
-from imc_agents.text.invariants import Violation, check_edit, check_text
+from imc_agents.text.invariants import Violation, check_text
 from imc_agents.trace.events import Flagged, Merged, Vetoed
 
 __all__ = ["AGENT", "guard", "violations"]
@@ -23,16 +21,7 @@ def guard(context: AgentContext, text: str, round_: int, ruling: Ruling) -> tupl
     flags = list(ruling.flags)
     certainty = ruling.certainty
     for edit in ruling.accepted:
-        broken = _enabled(
-            context,
-            check_edit(
-                text,
-                edit,
-                is_known=context.lexicon.is_known,
-                is_medical=context.lexicon.is_medical,
-                protected_terms=context.config.guard.protected_terms,
-            ),
-        )
+        broken = _broken(context, text, apply_edits(text, [edit]))
         if not broken:
             kept.append(edit)
             continue
@@ -61,16 +50,7 @@ def guard(context: AgentContext, text: str, round_: int, ruling: Ruling) -> tupl
 
 def violations(context: AgentContext, original: str, refined: str, round_: int) -> list[Violation]:
     """What the refined text as a whole breaks against the original, however it came about; each is recorded."""
-    broken = _enabled(
-        context,
-        check_text(
-            original,
-            refined,
-            is_known=context.lexicon.is_known,
-            is_medical=context.lexicon.is_medical,
-            protected_terms=context.config.guard.protected_terms,
-        ),
-    )
+    broken = _broken(context, original, refined)
     for violation in broken:
         context.emit(
             Vetoed(
@@ -86,6 +66,12 @@ def violations(context: AgentContext, original: str, refined: str, round_: int) 
     return broken
 
 
-def _enabled(context: AgentContext, found: Sequence[Violation]) -> list[Violation]:
-    disabled = context.config.guard.disabled
-    return [violation for violation in found if violation.invariant not in disabled]
+def _broken(context: AgentContext, before: str, after: str) -> list[Violation]:
+    found = check_text(
+        before,
+        after,
+        is_known=context.lexicon.is_known,
+        is_medical=context.lexicon.is_medical,
+        protected_terms=context.config.guard.protected_terms,
+    )
+    return [violation for violation in found if violation.invariant not in context.config.guard.disabled]

@@ -85,7 +85,7 @@ async def perceive(context: AgentContext, text: str, round_: int, *, noisy: bool
 
 _UNREADABLE = {
     "too_long": "longer than sms.max_question_chars; left unchanged",
-    "unsupported_language": "not in a language of sms.languages; left unchanged",
+    "unsupported_language": "not in English, which is what the vocabulary and the guard know; left unchanged",
     "control_characters": "holds control characters; left unchanged",
 }
 

@@ -99,7 +99,7 @@ class PerceiveConfig(_Section):
         description="Surprisal from which a word is looked at that the web knows and no dictionary has.",
     )
     known_word_nats: float = Field(
-        default=2.0,
+        default=1.0,
         description="Expected gain, beyond the slip cost, from which a known word is looked at in a text without "
         "any misspelt word: its surprisal minus that of the commonest word it may be a slip of.",
     )
@@ -188,10 +188,6 @@ class SmsConfig(_Section):
     offtopic_prompt: str = Field(
         default="offtopic",
         description="Prompt file of what is off the topic; a sentence likelier behind it may be irrelevant.",
-    )
-    languages: tuple[str, ...] = Field(
-        default=("en",),
-        description="Questions in other languages are left unchanged with the flag unsupported_language.",
     )
     max_question_chars: int = Field(
         default=4000, ge=1, description="Longer questions are left unchanged with the flag too_long."

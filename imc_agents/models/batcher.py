@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import TypeVar
 
 from imc_agents.errors import InfraError
@@ -15,7 +16,7 @@ from imc_agents.models.decoding import Decoding, Reply, Request
 from imc_agents.models.engine import Engine
 from imc_agents.models.packing import PackedRow, bucket_length
 
-__all__ = ["Batcher"]
+__all__ = ["Batcher", "Work"]
 
 _Result = TypeVar("_Result")
 _LINGER_SECONDS = 0.002  # an idle model waits this long for company before it starts a batch
@@ -35,6 +36,31 @@ class _ReplyJob:
     future: Future[Reply] = field(default_factory=Future[Reply])
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the model has scored so far.
+
+    Attributes:
+        batches: Forward passes.
+        rows: Rows in them.
+        tokens: Tokens in these rows.
+        padded: Tokens in them, padding included.
+        seconds: Wall time of the passes.
+    """
+
+    batches: int = 0
+    rows: int = 0
+    tokens: int = 0
+    padded: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(*map(operator.add, astuple(self), astuple(other)))
+
+    def __sub__(self, other: Work) -> Work:
+        return Work(*map(operator.sub, astuple(self), astuple(other)))
+
+
 class Batcher:
     """Runs score rows and replies on an engine in its own thread.
 
@@ -44,6 +70,7 @@ class Batcher:
     """
 
     def __init__(self, load: Callable[[], Engine], *, max_batch_tokens: int, max_replies: int) -> None:
+        self.work = Work()
         self._load = load
         self._max_batch_tokens = max_batch_tokens
         self._max_replies = max_replies
@@ -122,7 +149,11 @@ class Batcher:
         if not batch:
             return
         context = engine.context(key[0])
-        results = engine.score(context, [job.rows[index] for job, index in batch])
+        rows = [job.rows[index] for job, index in batch]
+        started = time.perf_counter()
+        results = engine.score(context, rows)
+        seconds = time.perf_counter() - started
+        self.work += Work(1, len(rows), sum(len(row.tokens) for row in rows), len(rows) * key[1], seconds)
         for (job, index), logprobs in zip(batch, results, strict=True):
             job.done[index] = logprobs
             if len(job.done) == len(job.rows) and not job.future.cancelled():

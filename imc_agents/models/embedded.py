@@ -6,13 +6,17 @@ import asyncio
 import os
 import time
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from imc_agents.errors import DataError, InfraError, ModelOutputError
 from imc_agents.models.protocol import Capabilities, Generation, Message, Sampling, Score, TokenScore, Usage
 from imc_agents.models.replies import parse_reply
+
+if TYPE_CHECKING:
+    from imc_agents.models.batcher import Work
+    from imc_agents.models.packing import PackedRow
 
 __all__ = ["EmbeddedBackend", "Settings", "create"]
 
@@ -81,24 +85,15 @@ class EmbeddedBackend:
 
     async def score(self, context: str, texts: Sequence[str]) -> tuple[list[Score], Usage]:
         """See the protocol. Tokens that the texts share at their beginning are computed once."""
-        from imc_agents.models.packing import pack, unpack
+        from imc_agents.models.packing import unpack
 
         self._check_open()
         started = time.perf_counter()
         if not texts:
             return [], Usage()
-        head = self._context_tokens(context)
-        encoded = self._encoder.encode_batch(list(texts), add_special_tokens=False)
-        tokens = [list(item.ids) for item in encoded]
-        longest = len(head) + max(len(ids) for ids in tokens)
-        if longest > self._engine.max_tokens:
-            raise DataError(
-                f"the question needs {longest} tokens, the model {self._model!r} reads {self._engine.max_tokens}; "
-                "shorten it or lower sms.max_question_chars"
-            )
-        rows = pack(tokens, _ROW_TOKENS)
+        head, rows, encoded = self._pack(context, texts)
         values: list[list[float]] = [[] for _ in rows]
-        if any(tokens):
+        if any(row.tokens for row in rows):
             values = await asyncio.wrap_future(self._batcher.score(head, rows))
         found: dict[int, list[float]] = {}
         for row, logprobs in zip(rows, values, strict=True):
@@ -140,6 +135,25 @@ class EmbeddedBackend:
             )
         return Generation(text, parse_reply(text, schema) if schema is not None else None, usage)
 
+    @property
+    def work(self) -> Work:
+        """What the model has scored since it was opened."""
+        self._check_open()
+        return self._batcher.work
+
+    async def replay(self, requests: Sequence[tuple[str, Sequence[str]]]) -> None:
+        """Put the rows of many score requests through the model in full batches, and drop the results.
+
+        This is the most that the model can do; ``work`` tells what it took.
+        """
+        self._check_open()
+        by_context: dict[tuple[int, ...], list[PackedRow]] = {}
+        for context, texts in requests:
+            head, rows, _ = self._pack(context, texts)
+            by_context.setdefault(head, []).extend(rows)
+        waiting = [self._batcher.score(head, rows) for head, rows in by_context.items()]
+        await asyncio.gather(*map(asyncio.wrap_future, waiting))
+
     async def close(self) -> None:
         """See the protocol."""
         batcher, self._batcher = self._batcher, None
@@ -150,6 +164,23 @@ class EmbeddedBackend:
     def _check_open(self) -> None:
         if self._batcher is None:
             raise InfraError("the embedded backend is not open; call open() first")
+
+    def _pack(
+        self, context: str, texts: Sequence[str]
+    ) -> tuple[tuple[int, ...], list[PackedRow], Sequence[Any]]:
+        """The tokens of the context, the packed rows of the texts, and each text as the tokenizer encodes it."""
+        from imc_agents.models.packing import pack
+
+        head = self._context_tokens(context)
+        encoded = self._encoder.encode_batch(list(texts), add_special_tokens=False)
+        tokens = [list(item.ids) for item in encoded]
+        longest = len(head) + max(len(ids) for ids in tokens)
+        if longest > self._engine.max_tokens:
+            raise DataError(
+                f"the question needs {longest} tokens, the model {self._model!r} reads {self._engine.max_tokens}; "
+                "shorten it or lower sms.max_question_chars"
+            )
+        return head, pack(tokens, _ROW_TOKENS), encoded
 
     def _context_tokens(self, context: str) -> tuple[int, ...]:
         if context not in self._contexts:

@@ -132,7 +132,10 @@ def ocr(text: str, start: int, end: int, lexicon: Lexicon) -> list[Edit]:
     word = text[start:end]
     found = {other: 0.5 + 0.5 * OSA.distance(word.lower(), other) for other in lexicon.same_shape(word)}
     edits = _ranked(found, text, start, end, "ocr", lexicon)
-    if word[:1] == "I" and text[:start].strip():  # inside a sentence a leading I is a misread l
+    opening = not text[:start].strip()
+    if opening and word[:1].isdigit():
+        edits = [replace(edit, after=edit.after[:1].upper() + edit.after[1:]) for edit in edits]
+    elif word[:1] == "I" and not opening:  # inside a sentence a leading I is a misread l
         edits = [replace(edit, after=edit.after[:1].lower() + edit.after[1:]) for edit in edits]
     return edits
 

@@ -69,11 +69,11 @@ def test_profiles_are_what_they_promise():
 
 
 def test_mappings_merge_and_lists_replace(write):
-    path = write("roles:\n  spelling:\n    handles: [typo, ocr]\nsms: {languages: [de]}\n")
+    path = write("roles:\n  spelling:\n    handles: [typo, ocr]\nguard: {protected_terms: [Whipple]}\n")
     config = resolve(files=[path]).config
     assert config.roles["spelling"].handles == ("typo", "ocr")
     assert config.roles["spelling"].channel == "keyboard"
-    assert config.sms.languages == ("de",)
+    assert config.guard.protected_terms == ("Whipple",)
 
 
 def test_null_removes_a_role_and_a_later_layer_may_add_it_again(write):

@@ -1,0 +1,167 @@
+"""The embedded backend on the real model: packing, batching, generation in groups, cancellation, checkpoints."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imc_agents.errors import BackendUnreachableError
+from imc_agents.models.embedded import create
+from imc_agents.models.protocol import Generation, Message, Sampling, Score
+from imc_agents.models.weights import locate, prepare_default
+from tests.conftest import Model
+
+CONTEXT = "Radiology question:"
+VERSIONS = [
+    f" Is there any evidence of a {word} in the left lower lobe of the lung?"
+    for word in ("mass", "massive", "mast", "pneumothorax", "pnemothorax", "moss", "")
+]
+STORIES = [
+    "Name three bones of the hand.",
+    "What does an MRI show? Answer in one sentence, and mention water and fat, and say which of the two is bright.",
+    "Say hello.",
+    "Count from one to twenty in words.",
+]
+
+
+def test_packed_scores_are_those_of_each_text_alone(model: Model) -> None:
+    packed, _ = model.score(VERSIONS, CONTEXT)
+    for version, score in zip(VERSIONS, packed, strict=True):
+        (alone,), _ = model.score([version], CONTEXT)
+        assert [(t.start, t.end) for t in score.tokens] == [(t.start, t.end) for t in alone.tokens]
+        assert score.total == pytest.approx(alone.total, abs=0.15)
+
+
+def test_a_shared_beginning_is_read_once(model: Model) -> None:
+    scores, usage = model.score(VERSIONS, CONTEXT)
+    tokens = [
+        [version[t.start : t.end] for t in s.tokens] for version, s in zip(VERSIONS, scores, strict=True)
+    ]
+    shared = len(" Is there any evidence of a".split())
+    assert {tuple(ids[:shared]) for ids in tokens} == {(" Is", " there", " any", " evidence", " of", " a")}
+    assert usage.prompt_tokens == shared + sum(len(ids) - shared for ids in tokens)
+
+
+def test_a_crowd_of_scores_and_replies_changes_no_bit(model: Model) -> None:
+    async def crowd() -> list[Any]:
+        calls = [
+            model.backend.score(CONTEXT, [f" Is there a {'very ' * (i % 9)}large lesion?"] * (1 + i % 3))
+            for i in range(30)
+        ]
+        asks = [
+            model.backend.generate([Message("user", story)], sampling=drawn(i))
+            for i, story in enumerate(STORIES)
+        ]
+        return await asyncio.gather(*calls, model.backend.score(CONTEXT, VERSIONS), *asks)
+
+    alone_scores, _ = model.score(VERSIONS, CONTEXT)
+    alone = [reply(model, story, drawn(i)).text for i, story in enumerate(STORIES)]
+    found = model.run(crowd())
+    scores: list[Score] = found[30][0]
+    assert scores == alone_scores
+    replies: list[Generation] = found[31:]
+    assert [answer.text for answer in replies] == alone
+    assert len(set(alone)) == len(alone)
+
+
+def test_the_seed_decides_a_drawn_reply(model: Model) -> None:
+    texts = [reply(model, STORIES[0], drawn(seed)).text for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_cancelled_calls_leave_the_rest_of_their_group_alone(model: Model) -> None:
+    async def scenario() -> tuple[str, list[Score]]:
+        doomed = [
+            asyncio.ensure_future(
+                model.backend.generate([Message("user", story)], sampling=Sampling(max_tokens=1500))
+            )
+            for story in STORIES
+        ]
+        kept = asyncio.ensure_future(model.backend.generate([Message("user", STORIES[0])], sampling=drawn(0)))
+        queued = [asyncio.ensure_future(model.backend.score(CONTEXT, VERSIONS)) for _ in range(40)]
+        await asyncio.sleep(0.1)
+        for call in doomed + queued:
+            call.cancel()
+        answer = await kept
+        scores, _ = await asyncio.wait_for(model.backend.score(CONTEXT, VERSIONS), 5)
+        return answer.text, scores
+
+    text, scores = model.run(scenario())
+    assert text == reply(model, STORIES[0], drawn(0)).text
+    assert scores == model.score(VERSIONS, CONTEXT)[0]
+
+
+def drawn(seed: int) -> Sampling:
+    return Sampling(temperature=0.9, top_p=0.95, max_tokens=400, seed=seed)
+
+
+def reply(model: Model, story: str, sampling: Sampling) -> Generation:
+    return model.run(model.backend.generate([Message("user", story)], sampling=sampling))
+
+
+def tiny_checkpoint(folder: Path, seed: int) -> Path:
+    """A random Llama of a few thousand weights with the real tokenizer."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=49152,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        eos_token_id=2,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(prepare_default() / name, folder / name)
+    return folder
+
+
+def test_a_checkpoint_folder_is_loaded_and_scores_as_transformers_does(tmp_path: Path, model: Model) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    folder = tiny_checkpoint(tmp_path, 1)
+    backend = create(str(folder), {"dtype": "float32"})
+    capabilities = model.run(backend.open())
+    assert (capabilities.model, capabilities.max_tokens) == (str(folder), 256)
+    (score,), _ = model.run(backend.score(CONTEXT, [VERSIONS[3]]))
+    answer = model.run(
+        backend.generate([Message("user", "Hi")], sampling=Sampling(max_tokens=48), schema={"enum": [7]})
+    )
+    model.run(backend.close())
+    assert answer.parsed == 7
+
+    tokenizer: Any = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    encoder = model.backend.backend._encoder
+    head = (tokenizer["<|im_start|>"],) if False else model.backend.backend._context_tokens(CONTEXT)
+    ids = [*head, *encoder.encode(VERSIONS[3], add_special_tokens=False).ids]
+    bare: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with torch.inference_mode():
+        logprobs = bare(torch.tensor([ids])).logits[0].log_softmax(-1)
+    expected = [float(logprobs[at - 1, ids[at]]) for at in range(len(head), len(ids))]
+    assert [token.logprob for token in score.tokens] == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_revision_tells_checkpoints_apart(tmp_path: Path) -> None:
+    folders = [tiny_checkpoint(tmp_path / str(seed), seed) for seed in (1, 2)]
+    revisions = [locate(str(folder)).revision for folder in folders]
+    assert revisions[0] != revisions[1]
+    assert locate(str(tiny_checkpoint(tmp_path / "again", 1))).revision == revisions[0]
+
+
+def test_a_broken_checkpoint_is_one_clear_line(tmp_path: Path, model: Model) -> None:
+    folder = tiny_checkpoint(tmp_path, 1)
+    (folder / "model.safetensors").write_bytes(b"not safetensors")
+    with pytest.raises(BackendUnreachableError, match=r"cannot load model .*; check backends") as caught:
+        model.run(create(str(folder), {}).open())
+    assert "\n" not in str(caught.value)
