@@ -20,6 +20,7 @@ __all__ = ["lexicon_costs", "perceive", "unreadable"]
 
 _LEAST_KNOWN = 0.3  # below this share of known words the text is not taken for English
 _LEAST_WORDS = 4
+_COMMON_ZIPF = 4.5
 _SEVERITY_SHARES = (0.12, 0.25, 0.4, 0.6)
 
 
@@ -102,10 +103,15 @@ def unreadable(text: str, config: Config, lexicon: Lexicon) -> str | None:
         return "unsupported_language"
     words = [text[a:b] for a, b in word_spans(text) if text[a:b].isalpha()]
     # Slips leave letters behind that still spell English words; another language leaves hardly any.
-    known = sum(lexicon.is_known(word) for word in words)
+    known = sum(lexicon.is_known(word) or _is_misread(word, lexicon) for word in words)
     if len(words) >= _LEAST_WORDS and known < _LEAST_KNOWN * len(words):
         return "unsupported_language"
     return None
+
+
+def _is_misread(word: str, lexicon: Lexicon) -> bool:
+    """Whether character recognition may have made the token out of a common English word."""
+    return any(lexicon.frequency(other) >= _COMMON_ZIPF for other in lexicon.same_shape(word))
 
 
 def lexicon_costs(config: Config) -> dict[str, float]:

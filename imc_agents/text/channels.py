@@ -34,7 +34,9 @@ _NEIGHBOURS = {
     for c1, letter in enumerate(row1)
 }
 _SHORT_WORDS = frozenset("a an as at be by do he i if in is it me my no of on or so the to up us we".split())  # noqa: SIM905
-_USUAL_CAPITALS = re.compile(r"(?:Mc|Mac|De|Di|La|Le|Van|O['\u2019])[A-Z][a-z]+|[A-Z]+s|[A-Z]+['\u2019]s|[A-Z]+\d+[a-z]*")
+_USUAL_CAPITALS = re.compile(
+    r"(?:Mc|Mac|De|Di|La|Le|Van|O['\u2019])[A-Z][a-z]+|[A-Z]+s|[A-Z]+['\u2019]s|[A-Z]+\d+[a-z]*"
+)
 _WEB_PENALTY = 1.0  # Zipf points: a word that no dictionary has is a less likely repair
 _NEPERS = math.log(10)
 
@@ -99,13 +101,12 @@ def keyboard(text: str, start: int, end: int, lexicon: Lexicon) -> list[Edit]:
     }
     edits = _ranked(found, text, start, end, "typo", lexicon)
     if opening:  # a question opens with a capital; a slip in its first letter may have lost it
-        edits = [
-            replace(edit, after=edit.after[:1].upper() + edit.after[1:])
-            if edit.after[:1] != word[:1]
-            else edit
-            for edit in edits
-        ]
+        edits = [_capitalised(edit) if edit.after[:1].lower() != word[:1] else edit for edit in edits]
     return edits
+
+
+def _capitalised(edit: Edit) -> Edit:
+    return replace(edit, after=edit.after[:1].upper() + edit.after[1:])
 
 
 def _typing_slips(word: str, other: str, distance: int) -> float:
@@ -133,9 +134,11 @@ def ocr(text: str, start: int, end: int, lexicon: Lexicon) -> list[Edit]:
     found = {other: 0.5 + 0.5 * OSA.distance(word.lower(), other) for other in lexicon.same_shape(word)}
     edits = _ranked(found, text, start, end, "ocr", lexicon)
     opening = not text[:start].strip()
-    if opening and word[:1].isdigit():
-        edits = [replace(edit, after=edit.after[:1].upper() + edit.after[1:]) for edit in edits]
-    elif word[:1] == "I" and not opening:  # inside a sentence a leading I is a misread l
+    if opening and not word[:1].islower():
+        edits = [_capitalised(edit) for edit in edits]
+    elif opening:  # a small letter that opens a question and was misread may have been a capital: ls was Is
+        edits = [_capitalised(edit) if edit.after[:1] != word[:1] else edit for edit in edits]
+    elif word[:1] == "I":  # inside a sentence a leading I is a misread l
         edits = [replace(edit, after=edit.after[:1].lower() + edit.after[1:]) for edit in edits]
     return edits
 
