@@ -82,7 +82,7 @@ async def _final_check(state: SmsState, runtime: Runtime[AgentContext]) -> dict[
     runtime.context.emit(
         Flagged(agent="guard", round=state["round"], flag=flag, detail="the whole text was taken back")
     )
-    return {"text": state["original"], "reverted": True, "flags": [flag], "certainty": 0.5}
+    return {"text": state["original"], "reverted": True, "flags": [flag]}
 
 
 def _after_perceive(state: SmsState) -> str:

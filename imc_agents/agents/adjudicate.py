@@ -18,12 +18,14 @@ from imc_agents.agents.propose import edit_record, role_config
 from imc_agents.config.schema import AdjudicateConfig
 from imc_agents.text.channels import plausibility, word_spans
 from imc_agents.text.edits import Edit
+from imc_agents.text.invariants import clinical_pair, is_clinical
 from imc_agents.text.lexicon import Lexicon
 from imc_agents.trace.events import Assessed, Flagged
 
 __all__ = ["adjudicate"]
 
 _MOST_PER_SPAN = 10
+_BETWEEN_WORDS = ("asr", "casing")  # slips that turn words into words: their slip cost has that priced in
 _UNKNOWN_ZIPF = 4.0  # what the domain frequency of a repair is measured against where the original is no word
 
 
@@ -80,7 +82,6 @@ async def adjudicate(
             edit = winner.candidate.edit
             done, at = done + text[start : edit.start] + edit.after, edit.end
         elif verdicts and verdicts[0].margin > settings.accept_margin:
-            certainty *= 0.5
             flag = f"ambiguous:{text[start:end].strip()[:40]}"
             flags.append(flag)
             first, second = (
@@ -92,6 +93,7 @@ async def adjudicate(
             )
         elif verdicts:
             certainty *= _probability(settings.accept_margin - verdicts[0].margin)
+        flags += _look_alikes(context, name, round_, text, verdicts, winner)
         _report(context, name, round_, text, verdicts, winner, settings)
     return Ruling(tuple(accepted), tuple(flags), certainty)
 
@@ -131,7 +133,7 @@ def _cost(context: AgentContext, text: str, edit: Edit, *, noisy: bool) -> float
     if not after.strip() or edit.kind == "shorthand":
         return cost
     known = all(lexicon.is_known(text[a + edit.start : b + edit.start]) for a, b in word_spans(before))
-    if known:
+    if known and edit.kind not in _BETWEEN_WORDS:
         discount = context.config.sms.perceive.noisy_discount_nats if noisy else 0.0
         cost += max(settings.known_word_cost - discount, 0.0)
     reference = _domain(before, lexicon) if known else _UNKNOWN_ZIPF
@@ -219,6 +221,29 @@ def _decide(
     if best.meaning is not None and best.meaning < settings.min_meaning:
         return None, verdicts
     return best, rest
+
+
+def _look_alikes(
+    context: AgentContext,
+    name: str,
+    round_: int,
+    text: str,
+    verdicts: Sequence[_Verdict],
+    winner: _Verdict | None,
+) -> list[str]:
+    """Flag a clinical word whose clinical sound-alike is not clearly worse: nobody can tell which one was said."""
+    flags: list[str] = []
+    for verdict in verdicts:
+        edit = verdict.candidate.edit
+        before = edit.before(text)
+        if verdict is winner or edit.kind != "asr" or verdict.gain <= -verdict.candidate.cost:
+            continue
+        if is_clinical(before) and clinical_pair(before.lower(), edit.after.lower()):
+            flag = f"look_alike:{before}/{edit.after}"
+            flags.append(flag)
+            detail = f"{edit.after!r} sounds alike and fits {verdict.gain:+.1f} nats; left for a person"
+            context.emit(Flagged(agent=name, round=round_, flag=flag, detail=detail))
+    return flags
 
 
 def _probability(nats: float) -> float:

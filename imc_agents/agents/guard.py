@@ -19,13 +19,11 @@ def guard(context: AgentContext, text: str, round_: int, ruling: Ruling) -> tupl
     """Drop the accepted edits that break an invariant, merge the others, and return the text and what is left."""
     kept: list[Edit] = []
     flags = list(ruling.flags)
-    certainty = ruling.certainty
     for edit in ruling.accepted:
         broken = _broken(context, text, apply_edits(text, [edit]))
         if not broken:
             kept.append(edit)
             continue
-        certainty *= 0.5
         for violation in broken:
             context.emit(
                 Vetoed(
@@ -45,7 +43,7 @@ def guard(context: AgentContext, text: str, round_: int, ruling: Ruling) -> tupl
         )
     merged = apply_edits(text, kept)
     context.emit(Merged(agent=AGENT, round=round_, before=text, after=merged, accepted=len(kept)))
-    return merged, Ruling(tuple(kept), tuple(flags), certainty)
+    return merged, Ruling(tuple(kept), tuple(flags), ruling.certainty)
 
 
 def violations(context: AgentContext, original: str, refined: str, round_: int) -> list[Violation]:

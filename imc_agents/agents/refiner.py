@@ -10,7 +10,7 @@ from typing import Any
 
 from imc_agents.agents.context import AgentContext, Meter
 from imc_agents.agents.contracts import GENERATED_PROMPT
-from imc_agents.config.schema import Config
+from imc_agents.config.schema import BackendConfig, Config
 from imc_agents.errors import ConfigError, ImcError
 from imc_agents.models.protocol import Backend, Capabilities
 from imc_agents.prompts import Prompt, load_prompt
@@ -19,6 +19,7 @@ from imc_agents.trace.events import Recorder
 
 __all__ = ["Refiner"]
 
+_DOUBT = 0.5  # what a flag leaves of the confidence: it says that two readings are open
 _RECURSION = 200  # supersteps; eight rounds of seven nodes stay far below
 
 
@@ -28,10 +29,18 @@ class Refiner:
     Args:
         config: The configuration.
         dry_run: Where given, takes every request as text instead of the models, which are never loaded.
+        create: Makes a backend from its config; by default as its kind says.
     """
 
-    def __init__(self, config: Config, *, dry_run: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        dry_run: Callable[[str], None] | None = None,
+        create: Callable[[BackendConfig], Backend] | None = None,
+    ) -> None:
         self._config = config
+        self._create = create
         self._dry_run = dry_run
         self._prompts = _prompts(config)
         self._backends: dict[str, Backend] = {}
@@ -54,13 +63,14 @@ class Refiner:
         from imc_agents.models.weights import cache_directory
         from imc_agents.text.lexicon import load_lexicon
 
+        create = self._create or create_backend
         lexicon = self._config.lexicon
         self._lexicon = load_lexicon(lexicon.min_zipf, lexicon.extra_lists, cache_directory())
         self._graph = _load_graph(self._config.sms.graph)
         found: dict[str, Capabilities] = {}
         for name in sorted({role.backend for role in self._config.roles.values() if role.enabled}):
             spec = self._config.backends[name]
-            backend = DryBackend(name, self._dry_run) if self._dry_run else create_backend(spec)
+            backend = DryBackend(name, self._dry_run) if self._dry_run else create(spec)
             self._backends[name] = backend
             found[name] = await backend.open()
         for name, role in self._config.roles.items():
@@ -93,12 +103,13 @@ class Refiner:
         )
         refined = state["text"]
         status: Status = "ok" if refined != question else "reverted" if state.get("reverted") else "unchanged"
+        flags = tuple(dict.fromkeys(state.get("flags", [])))
         return Refinement(
             original=question,
             refined=refined,
             status=status,
-            flags=tuple(dict.fromkeys(state.get("flags", []))),
-            confidence=round(state.get("certainty", 1.0), 4),
+            flags=flags,
+            confidence=round(state.get("certainty", 1.0) * _DOUBT ** len(flags), 4),
             rounds=state.get("round", 0),
             calls=meter.calls,
             prompt_tokens=meter.prompt_tokens,

@@ -58,8 +58,33 @@ def _spellchecker() -> Any:
 
 
 @cache
+def _words_by_length() -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    for word in sorted(_spellchecker()):
+        found.setdefault(len(word), []).append(word)
+    return found
+
+
+@cache
 def _correct_word(word: str) -> str:
-    return _spellchecker().correction(word) or word
+    """Return what pyspellchecker corrects a word to.
+
+    Its own search tries every string two edits away, up to a second a word. Where it comes to that, the same words
+    are found by comparing with all that it knows: two of its edits are a Damerau-Levenshtein distance of two.
+    """
+    from rapidfuzz.distance import DamerauLevenshtein
+    from rapidfuzz.process import extract
+
+    checker = _spellchecker()
+    edits = checker.edit_distance_1(word)
+    if checker.known([word]) or checker.known(edits) or edits == {word}:  # the last: it leaves numbers alone
+        return checker.correction(word) or word
+    near: list[str] = []
+    for length in range(len(word) - 2, len(word) + 3):
+        choices = _words_by_length().get(length, [])
+        found = extract(word, choices, scorer=DamerauLevenshtein.distance, score_cutoff=2, limit=None)
+        near += [choice for choice, _, _ in found]
+    return max(near, key=checker.__getitem__, default=word)
 
 
 def correct_with_pyspellchecker(text: str) -> str:

@@ -35,7 +35,13 @@ class Restored:
 
 
 class Method(Protocol):
-    """Restores noisy questions; many at once may be in flight."""
+    """Restores noisy questions; many at once may be in flight.
+
+    Attributes:
+        at_once: Whether it wants all questions of a cell at once, to keep its batches full.
+    """
+
+    at_once: bool
 
     async def open(self) -> None:
         """Load what is needed, so that the clock measures work only."""
@@ -53,6 +59,8 @@ class Method(Protocol):
 class _Plain:
     """A method that is one function of the text."""
 
+    at_once = False
+
     def __init__(self, correct: Callable[[str], str]) -> None:
         self._correct = correct
 
@@ -68,6 +76,8 @@ class _Plain:
 
 class _Rewrite:
     """The same model asked once, by prompt, to rewrite the question."""
+
+    at_once = True  # replies are written in lock-step; who comes late waits for the next group
 
     def __init__(self, config: Config) -> None:
         from imc_agents.models.registry import create_backend
@@ -102,6 +112,8 @@ class _Rewrite:
 
 class _Imc:
     """The multi-agent system."""
+
+    at_once = False
 
     def __init__(self, config: Config) -> None:
         from imc_agents.agents.refiner import Refiner

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from imc_agents.bench.methods import MODEL_METHODS, Method, Restored, make_method
 from imc_agents.bench.questions import Question
@@ -15,7 +16,7 @@ from imc_agents.models.registry import create_backend
 from imc_agents.noise.registry import check_severity, get_noise
 from imc_agents.noise.text import Slip, apply_text_noise
 
-__all__ = ["CLEAN", "Cell", "CellRun", "Plan", "Sample", "TextRun", "make_plan", "run_text_bench"]
+__all__ = ["CLEAN", "Cell", "CellRun", "Keeps", "Plan", "Sample", "TextRun", "make_plan", "run_text_bench"]
 
 CLEAN = "clean"
 """Stands where other cells have their noise kind."""
@@ -88,6 +89,18 @@ class TextRun:
     own_tokens: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
+class Keeps(Protocol):
+    """Keeps finished cells from one sitting to the next."""
+
+    def load(self, cell: Cell, method: str) -> CellRun | None:
+        """Return what a method made of a cell, or None where that is not finished."""
+        ...
+
+    def save(self, cell: Cell, method: str, run: CellRun) -> None:
+        """Keep what a method made of a cell."""
+        ...
+
+
 def make_plan(
     questions: Mapping[str, Sequence[Question]],
     kinds: Sequence[str],
@@ -118,7 +131,10 @@ def make_plan(
 
 
 async def run_text_bench(
-    plan: Plan, config: Config, advance: Callable[[str, Cell], None] = lambda _method, _cell: None
+    plan: Plan,
+    config: Config,
+    advance: Callable[[str, Cell], None] = lambda _method, _cell: None,
+    kept: Keeps | None = None,
 ) -> TextRun:
     """Run every method on every cell, ``config.run.concurrency`` questions in flight.
 
@@ -128,6 +144,7 @@ async def run_text_bench(
         plan: What to run.
         config: Config of the methods that use a model.
         advance: Called for each question done.
+        kept: Takes each cell of a method as it ends; those that it has already are not run again.
 
     Raises:
         BackendUnreachableError: if a model cannot be loaded or reached.
@@ -135,17 +152,27 @@ async def run_text_bench(
     """
     results: dict[tuple[Cell, str], CellRun] = {}
     for name in plan.methods:
+        for cell, samples in plan.cells.items():
+            if kept is not None and (done := kept.load(cell, name)) is not None:
+                results[cell, name] = done
+                for _ in samples:
+                    advance(name, cell)
+        rest = {cell: samples for cell, samples in plan.cells.items() if (cell, name) not in results}
         method = make_method(name, config)
+        if not rest:
+            continue
         await method.open()
         try:
-            for cell, samples in plan.cells.items():
+            for cell, samples in rest.items():
                 results[cell, name] = await _run_cell(
                     method,
                     cell,
                     samples,
-                    config.run.concurrency,
+                    len(samples) if method.at_once else config.run.concurrency,
                     lambda name=name, cell=cell: advance(name, cell),
                 )
+                if kept is not None:
+                    kept.save(cell, name, results[cell, name])
         finally:
             await method.close()
     return TextRun(plan, results, await _own_tokens(plan, config))
@@ -169,7 +196,7 @@ async def _own_tokens(plan: Plan, config: Config) -> dict[str, float]:
 async def _run_cell(
     method: Method, cell: Cell, samples: Sequence[Sample], concurrency: int, advance: Callable[[], None]
 ) -> CellRun:
-    slots = asyncio.Semaphore(concurrency)
+    slots = asyncio.Semaphore(max(concurrency, 1))
 
     async def restore(number: int, sample: Sample) -> Restored:
         async with slots:

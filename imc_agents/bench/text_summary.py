@@ -44,7 +44,11 @@ def guard_checker(config: Config) -> Checker:
             is_medical=lexicon.is_medical,
             protected_terms=config.guard.protected_terms,
         )
-        return tuple(f"{violation.invariant}: {violation.detail}" for violation in found)
+        return tuple(
+            f"{violation.invariant}: {violation.detail}"
+            for violation in found
+            if violation.invariant not in config.guard.disabled
+        )
 
     return check
 

@@ -14,23 +14,28 @@ from imc_agents.commands.options import ConfigOption, ProfileOption, SetOption, 
 
 if TYPE_CHECKING:
     from imc_agents.bench.text import Cell, Plan, TextRun
-    from imc_agents.config.schema import Config
+    from imc_agents.bench.text_store import CellStore, Options
 
 __all__ = ["app"]
+
+DataOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        metavar="NAME=PATH",
+        help="vqa-rad or slake and its folder or file; repeatable. [$IMC_SHARED/data]",
+    ),
+]
+
+_INTERRUPTED = 130
 
 app = typer.Typer(help="Measure refinement against baselines.", no_args_is_help=True, add_completion=False)
 
 
 @app.command("text")
 def bench_text(
-    data: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--data",
-            metavar="NAME=PATH",
-            help="vqa-rad or slake and its folder or file; repeatable. [$IMC_SHARED/data]",
-        ),
-    ] = None,
+    ctx: typer.Context,
+    data: DataOption = None,
     kinds: Annotated[str, typer.Option("--kinds", help="Noises, by comma; `imc noise list` shows them.")] = (
         "typo,ocr,asr,spacing,shorthand,drop_shuffle,casing,irrelevant"
     ),
@@ -47,6 +52,10 @@ def bench_text(
         Path | None,
         typer.Option("--output", "-o", help="Folder for summary.json, summary.csv and cases.jsonl."),
     ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option("--resume", metavar="DIR", help="Go on with the one in this folder, as it was started."),
+    ] = None,
     config: ConfigOption = None,
     profile: ProfileOption = None,
     overrides: SetOption = None,
@@ -55,26 +64,52 @@ def bench_text(
 
     Tables on a terminal; one JSON line per data set, noise, severity and method when piped.
     """
+    from imc_agents.bench.text_files import make_output_folder
+    from imc_agents.bench.text_store import CellStore, Options
+
+    if resume is not None:
+        _alone(ctx, "resume")
+        store = CellStore(resume)
+        options = store.options()
+    else:
+        options = Options(
+            command=("imc", *sys.argv[1:]),
+            data={name: str(place.absolute()) for name, place in _places(data).items()},
+            kinds=_names(kinds),
+            severities=_numbers(severities),
+            limit=limit,
+            methods=_names(methods),
+            seed=seed,
+            seeds=seeds,
+            config=load_config(config, profile, overrides).config,
+        )
+        store = None if output is None else CellStore(output)
+    plan = _plan(options)
+    if store is not None and resume is None:
+        make_output_folder(store.folder)
+        store.begin(options)
+    _restore_all(options, plan, store)
+
+
+def _restore_all(options: Options, plan: Plan, store: CellStore | None) -> None:
+    """Run the plan, or what is left of it, and report."""
     import asyncio
 
-    from imc_agents.bench.questions import default_data, load_questions, parse_data
-    from imc_agents.bench.text import make_plan, run_text_bench
-    from imc_agents.bench.text_files import make_output_folder, nested_row, write_files
+    from imc_agents.bench.text import run_text_bench
+    from imc_agents.bench.text_files import nested_row, write_files
     from imc_agents.bench.text_summary import guard_checker, summarise
-    from imc_agents.errors import UsageError
 
-    places = parse_data(data) if data else default_data()
-    if not places:
-        raise UsageError("no data: give --data vqa-rad=FOLDER or --data slake=FOLDER, or set IMC_SHARED")
-    resolved = load_config(config, profile, overrides).config
-    questions = {name: load_questions(name, place, limit) for name, place in places.items()}
-    plan = make_plan(
-        questions, _names(kinds), _numbers(severities), _names(methods), range(seed, seed + seeds)
-    )
-    if output is not None:
-        make_output_folder(output)
-    run = _with_progress(plan, lambda advance: asyncio.run(run_text_bench(plan, resolved, advance)))
-    summaries, cases = summarise(run, guard_checker(resolved))
+    try:
+        run = _with_progress(
+            plan, lambda advance: asyncio.run(run_text_bench(plan, options.config, advance, store))
+        )
+    except KeyboardInterrupt:
+        cure = "with -o DIR finished parts would have been kept"
+        if store is not None:
+            cure = f"go on with: imc bench text --resume {store.folder}"
+        typer.echo(f"interrupted; {cure}", err=True)
+        raise typer.Exit(_INTERRUPTED) from None
+    summaries, cases = summarise(run, guard_checker(options.config))
     if sys.stdout.isatty():
         from rich.console import Console
 
@@ -85,9 +120,81 @@ def bench_text(
     else:
         for summary in summaries:
             typer.echo(json.dumps(nested_row(summary), ensure_ascii=False))
-    if output is not None:
-        files = write_files(output, _settings(resolved, plan, limit, seed, seeds), summaries, cases)
+    if store is not None:
+        from imc_agents import __version__
+
+        settings = {"version": __version__} | options.model_dump(mode="json")
+        files = write_files(store.folder, settings, summaries, cases)
         typer.echo(f"wrote {', '.join(map(str, files))}", err=True)
+
+
+@app.command("embedded")
+def bench_embedded(
+    data: DataOption = None,
+    questions: Annotated[
+        Path | None,
+        typer.Option(
+            "--questions", metavar="FILE", help="Questions instead of --data: what `imc refine` reads."
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Questions.")] = 300,
+    noise: Annotated[
+        str, typer.Option("--noise", help="Noise over the questions; `none` leaves them as they are.")
+    ] = "typo",
+    severity: Annotated[int, typer.Option("--severity", help="1 to 5.")] = 2,
+    turns: Annotated[
+        int, typer.Option("--turns", min=1, help="How often pipeline and bare model take turns.")
+    ] = 2,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for embedded.json, the questions and the runs."),
+    ] = None,
+    config: ConfigOption = None,
+    profile: ProfileOption = None,
+    overrides: SetOption = None,
+) -> None:
+    """Measure a real run beside the bare embedded model on the same tokens, in turns, and the memory it takes.
+
+    A table on a terminal; one JSON line with all figures when piped.
+    """
+    import asyncio
+    from contextlib import nullcontext
+    from tempfile import TemporaryDirectory
+
+    from imc_agents.bench.embedded import bench_embedded as measure
+    from imc_agents.bench.embedded import embedded_table, noisy_texts, read_texts
+    from imc_agents.bench.questions import load_questions
+    from imc_agents.bench.text_files import make_output_folder
+
+    resolved = load_config(config, profile, overrides).config
+    if questions is not None:
+        texts = read_texts(questions, limit)
+    else:
+        places = _places(data)
+        share = -(-limit // len(places))
+        texts = [q.text for name, place in places.items() for q in load_questions(name, place, share)][:limit]
+    texts = noisy_texts(texts, None if noise == "none" else noise, severity)
+    if output is not None:
+        make_output_folder(output)
+    with nullcontext(str(output)) if output else TemporaryDirectory(prefix="imc-bench-") as folder:
+        work = measure(
+            texts, resolved, Path(folder), turns=turns, on_stage=lambda stage: typer.echo(stage, err=True)
+        )
+        run = asyncio.run(work)
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(embedded_table(run))
+    else:
+        typer.echo(json.dumps(run.record()))
+    if output is not None:
+        file = output / "embedded.json"
+        record = {
+            "command": ["imc", *sys.argv[1:]],
+            "config": resolved.model_dump(mode="json"),
+        } | run.record()
+        file.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        typer.echo(f"wrote {file}", err=True)
 
 
 @app.command("rows")
@@ -158,28 +265,46 @@ def _with_progress(plan: Plan, run: Callable[[Callable[[str, Cell], None]], Text
         return run(advance)
 
 
-def _settings(config: Config, plan: Plan, limit: int, seed: int, seeds: int) -> dict[str, object]:
-    from imc_agents import __version__
+def _plan(options: Options) -> Plan:
+    from imc_agents.bench.questions import load_questions
+    from imc_agents.bench.text import make_plan
 
-    return {
-        "version": __version__,
-        "command": ["imc", *sys.argv[1:]],
-        "limit": limit,
-        "seed": seed,
-        "seeds": seeds,
-        "methods": list(plan.methods),
-        "config": config.model_dump(mode="json"),
-    }
+    questions = {name: load_questions(name, Path(at), options.limit) for name, at in options.data.items()}
+    seeds = range(options.seed, options.seed + options.seeds)
+    return make_plan(questions, options.kinds, options.severities, options.methods, seeds)
 
 
-def _names(listed: str) -> list[str]:
-    return list(dict.fromkeys(name.strip() for name in listed.split(",") if name.strip()))
+def _alone(ctx: typer.Context, option: str) -> None:
+    """Refuse other options beside one that implies them all."""
+    from imc_agents.errors import UsageError
+
+    given = [
+        name
+        for name in ctx.params
+        if (source := ctx.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
+    ]
+    if others := [f"--{name}" for name in given if name != option]:
+        raise UsageError(f"--{option} goes on as it was started; leave out {', '.join(others)}")
 
 
-def _numbers(listed: str) -> list[int]:
+def _places(data: list[str] | None) -> dict[str, Path]:
+    from imc_agents.bench.questions import default_data, parse_data
+    from imc_agents.errors import UsageError
+
+    places = parse_data(data) if data else default_data()
+    if not places:
+        raise UsageError("no data: give --data vqa-rad=FOLDER or --data slake=FOLDER, or set IMC_SHARED")
+    return places
+
+
+def _names(listed: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in listed.split(",") if name.strip()))
+
+
+def _numbers(listed: str) -> tuple[int, ...]:
     from imc_agents.errors import UsageError
 
     try:
-        return [int(number) for number in _names(listed)]
+        return tuple(int(number) for number in _names(listed))
     except ValueError:
         raise UsageError(f"--severities {listed!r}: write numbers from 1 to 5 by comma, e.g. 1,2,3") from None

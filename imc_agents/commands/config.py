@@ -70,10 +70,10 @@ def _table(origins: Mapping[str, Origin], with_origin: bool) -> None:
     from rich.text import Text
 
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("key", style="cyan", overflow="fold")
+    table.add_column("key", style="cyan", no_wrap=True)
     table.add_column("value", overflow="fold")
     if with_origin:
-        table.add_column("origin", overflow="fold")
+        table.add_column("origin", overflow="fold", min_width=15)
         table.add_column("overrides", style="dim", overflow="fold")
     for name, origin in origins.items():
         cells = [Text(name), Text(_written(origin.value))]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from imc_agents.commands.options import ConfigOption, ProfileOption, SetOption, load_config
+from imc_agents.errors import UsageError
 
 if TYPE_CHECKING:
     from imc_agents.agents.refiner import Refiner
@@ -104,6 +105,7 @@ def refine(
         return
     if output is None and isinstance(source, Path):
         output = source.with_name(f"{source.stem}.refined{source.suffix}")
+    _check_backends(resolved, base_url)
     refiner = Refiner(resolved)
     folder = start_run(
         source,
@@ -162,10 +164,22 @@ def resume(
     )
 
 
+def _check_backends(config: Config, base_url: str | None) -> None:
+    """Find mistakes in the backends' settings before there is a run folder."""
+    from imc_agents.models.registry import create_backend
+
+    if base_url is not None and config.backends["default"].kind == "embedded":
+        raise UsageError("--base-url: the embedded backend has no server; add --backend openai")
+    for name in sorted({role.backend for role in config.roles.values() if role.enabled}):
+        create_backend(config.backends[name])
+
+
 def _source(file: str) -> Path | BinaryIO:
     if file == "-":
         return sys.stdin.buffer
     path = Path(file)
+    if path.is_dir():
+        raise UsageError(f"{path}: a folder, not a file of questions")
     return path.open("rb") if path.is_fifo() else path
 
 

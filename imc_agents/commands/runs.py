@@ -24,6 +24,7 @@ app = typer.Typer(help="List runs and show what one of them did.", no_args_is_he
 _Directory = Annotated[
     Path | None, typer.Option("--directory", "-d", help="Folder with run folders; default run.directory.")
 ]
+_WIDE = 115  # columns of a terminal on which the list has room for the model
 _STATE_STYLES = {"finished": "green", "running": "cyan", "interrupted": "yellow", "stopped": "red"}
 
 
@@ -51,7 +52,7 @@ def list_all(
 
     console = Console(highlight=False)
     if runs:
-        console.print(_table(runs))
+        console.print(_table(runs, with_model=console.width >= _WIDE))
     else:
         console.print(f"no runs in {directory}; `imc refine FILE` starts one")
 
@@ -106,28 +107,32 @@ def _record(folder: Path, manifest: Manifest, totals: Totals) -> dict[str, Any]:
     }
 
 
-def _table(runs: list[dict[str, Any]]) -> Table:
+def _table(runs: list[dict[str, Any]], *, with_model: bool) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("run", no_wrap=True)
-    table.add_column("state", no_wrap=True)
+    table.add_column("run", overflow="fold", min_width=16)
+    table.add_column("state", no_wrap=True, min_width=11)
     for heading in ("done", "refined", "flagged", "failed"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("model", overflow="ellipsis", no_wrap=True)
+        width = max(len(heading), *(len(f"{run['rows']:,}") for run in runs))
+        table.add_column(heading, justify="right", no_wrap=True, min_width=width)
+    if with_model:
+        table.add_column("model", overflow="ellipsis", no_wrap=True)
     for run in runs:
         failed = Text(f"{run['failed']:,}", "red" if run["failed"] else "dim")
-        table.add_row(
-            run["run"],
+        cells = [
+            Text(run["run"]),
             Text(run["state"], _STATE_STYLES[run["state"]]),
-            f"{run['done']:,}/{run['rows']:,}",
+            Text(f"{run['done']:,}/{run['rows']:,}"),
             Text(f"{run['ok']:,}", "green" if run["ok"] else "dim"),
             Text(f"{run['flagged']:,}", "magenta" if run["flagged"] else "dim"),
             failed,
-            Text(", ".join(run["models"])),
-        )
+        ]
+        if with_model:
+            cells.append(Text(", ".join(run["models"])))
+        table.add_row(*cells)
     return table
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Context", "Engine", "load_engine"]
 
 _CONTEXTS = 8
+_M_MMAP_THRESHOLD = -3  # of malloc.h
 _HEAD_ROWS = 128  # rows of logits at a time: 128 x 49,152 floats stay in the last-level cache
 
 
@@ -200,10 +202,12 @@ def load_engine(checkpoint: Checkpoint, *, device: str, dtype: str, threads: int
         BackendUnreachableError: the checkpoint cannot be loaded.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
 
     logging.disable_progress_bar()
+    _give_back_large_buffers()
     if threads:
         torch.set_num_threads(threads)
     place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
@@ -216,12 +220,24 @@ def load_engine(checkpoint: Checkpoint, *, device: str, dtype: str, threads: int
             checkpoint.location, trust_remote_code=False
         )
         model.to(place).eval()
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BackendUnreachableError(
             f"cannot load model {checkpoint.location!r} on {place}: {first}; check backends.default.model"
         ) from error
     return Engine(model, tokenizer)
+
+
+def _give_back_large_buffers() -> None:
+    """Tell glibc to map buffers of 8 MiB and more by themselves, so that they go back to the system when freed.
+
+    Left alone it raises that limit to 32 MiB as it sees such buffers go, keeps the logits in its heap instead, and
+    their many sizes tear holes into it: a run took several hundred MiB more.
+    """
+    import ctypes
+
+    with suppress(OSError, AttributeError):  # another libc has neither the habit nor the call
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 8 * 2**20)
 
 
 def _dtype(name: str, place: str) -> torch.dtype:

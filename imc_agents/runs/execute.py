@@ -118,7 +118,7 @@ async def execute_run(
             log.change(output=str(output.absolute()))
         target = None if log.manifest.output is None else Path(log.manifest.output)
         if target is not None:
-            check_target(target, reader.path)
+            check_target(target, reader.path, reader.format)
         log.save(state="running", error=None, sittings=log.manifest.sittings + 1)
         before = writer.totals()
         retried = sum(before.by_status[status] for status in RETRIED) if retry_errors else 0

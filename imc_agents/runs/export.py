@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from imc_agents.data.registry import format_of
 from imc_agents.data.rows import Layout, Reader, Row, survey
 from imc_agents.errors import UsageError
 from imc_agents.runs.writer import RunWriter
@@ -75,12 +76,20 @@ def publish(source: Path, target: Path) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def check_target(target: Path, source: Path | None) -> None:
+def check_target(target: Path, source: Path | None, kind: str | None = None) -> None:
     """Find out before a long run whether its output file can be written.
 
+    Args:
+        target: The output file.
+        source: The input file; None for a stream.
+        kind: Format of the output; None skips the look at the ending of its name.
+
     Raises:
-        UsageError: if it cannot, or if it is the input itself.
+        UsageError: if it cannot, if it is the input itself, or if its name promises another format.
     """
+    if kind is not None and _promises_other_format(target, kind):
+        cure = f"call it {target.with_suffix(f'.{kind}').name}"
+        raise UsageError(f"{target}: the output will be {kind} like the input; {cure}")
     try:
         if target.is_dir():
             raise UsageError(f"{target}: a folder; give -o a file in it")
@@ -95,6 +104,13 @@ def check_target(target: Path, source: Path | None) -> None:
     except OSError as error:
         message = f"{target}: cannot be written ({error.strerror}); choose another place with -o"
         raise UsageError(message) from error
+
+
+def _promises_other_format(target: Path, kind: str) -> bool:
+    try:
+        return format_of(target) != kind
+    except UsageError:  # an ending that names no format promises nothing
+        return False
 
 
 def _result(row: Row, stored: tuple[Any, ...] | None) -> dict[str, Any]:

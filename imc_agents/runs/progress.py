@@ -141,7 +141,7 @@ class _Log:
         self._state = _State(total, done, time.monotonic())
         self._next = self._state.started + _LOG_SECONDS
         skipped = f", {done:,} of them done before" if done else ""
-        self._print(f"refining {total:,} questions{skipped}")
+        self._print(f"refining {total:,} {'question' if total == 1 else 'questions'}{skipped}")
 
     def update(self, refinement: Refinement | None) -> None:
         if refinement is not None:

@@ -64,12 +64,12 @@ def start_run(
         reader = open_reader(source, format=format, question_field=question_field, id_field=id_field)
         total, rows = _count(reader, selection)
         if output is not None:
-            check_target(output, source)
+            check_target(output, source, reader.format)
         folder = make_run_folder(directory, name or source.stem)
     else:
         kind = format_of(Path("stdin"), format or "jsonl")
         if output is not None:
-            check_target(output, None)
+            check_target(output, None, kind)
         folder = make_run_folder(directory, name or "stdin")
         try:
             spool = _spool(source, folder / f"input.{kind}")

@@ -56,7 +56,7 @@ def summary_table(result: RunResult) -> Table:
     """Return the summary as a table."""
     totals = result.totals
     table = Table(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False, title_justify="left")
-    table.title = Text(f"{totals.rows:,} questions", "bold")
+    table.title = Text(f"{totals.rows:,} {'question' if totals.rows == 1 else 'questions'}", "bold")
     table.add_column(justify="right", no_wrap=True)
     table.add_column(justify="right", style="dim", no_wrap=True)
     table.add_column(overflow="fold")
@@ -90,17 +90,19 @@ def summary_table(result: RunResult) -> Table:
 
 
 def most_telling(store: RunStore, among: int = 500) -> SampleRecord | None:
-    """Return the sample whose trace shows most: a changed text with a veto, and with many agents at work.
+    """Return the sample whose trace shows most on a screen: a changed text with a veto and two specialists at work.
 
-    Only the first ``among`` samples of each kind are looked at.
+    Among several the one with the fewest proposals is taken, since all of them are drawn. Only the first ``among``
+    samples of each kind are looked at.
     """
     for vetoed in (True, None):
-        best, most = None, -1
+        best, most = None, (-1, 0)
         for sample in islice(store.samples(changed=True, vetoed=vetoed), among):
             proposed = [event for event in store.events(sample.row_index) if isinstance(event, Proposed)]
             agents = len({event.agent for event in proposed if event.edits})
-            if agents > most:
-                best, most = sample, agents
+            worth = (min(agents, 2), -sum(len(event.edits) for event in proposed))
+            if worth > most:
+                best, most = sample, worth
         if best is not None:
             return best
     return next(store.samples(), None)

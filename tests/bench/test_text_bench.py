@@ -3,8 +3,10 @@ from __future__ import annotations
 import asyncio
 import csv
 import json
+import signal
 import subprocess
 import sys
+import time
 from hashlib import sha256
 from io import StringIO
 from pathlib import Path
@@ -18,6 +20,7 @@ from imc_agents.bench.methods import Restored
 from imc_agents.bench.questions import Question, load_questions, parse_data
 from imc_agents.bench.text import CLEAN, Cell, CellRun, Plan, Sample, TextRun, make_plan, run_text_bench
 from imc_agents.bench.text_measures import Summary
+from imc_agents.bench.text_store import CellStore
 from imc_agents.bench.text_summary import guard_checker, summarise
 from imc_agents.bench.text_tables import text_tables
 from imc_agents.config.schema import Config
@@ -241,6 +244,54 @@ def test_the_command_writes_lines_and_files(tmp_path: Path):
     assert len(cases) == 10 * 4
     assert all(case["noisy"] != case["clean"] for case in cases if case["kind"] == "typo")
     assert out.stat().st_mode & 0o077 == 0
+
+
+def bench_command(*arguments: str) -> list[str]:
+    return [sys.executable, "cli.py", "bench", "text", *arguments]
+
+
+def test_a_benchmark_that_is_cut_short_keeps_what_it_measured_and_goes_on(tmp_path: Path):
+    published(tmp_path, "validate.json", TEXTS)
+    out = tmp_path / "out"
+    options = f"--methods identity,pyspellchecker --kinds typo --data slake={tmp_path} -o {out}".split()
+    process = subprocess.Popen(bench_command(*options), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    first = out / "cells" / "slake.clean.0.identity.json"
+    while not first.exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert told.splitlines()[-1] == f"interrupted; go on with: imc bench text --resume {out}"
+    assert not (out / "summary.json").exists()
+    kept = first.stat().st_mtime_ns
+
+    def again(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = bench_command(*arguments)
+        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+
+    refused = again(*options)
+    assert refused.returncode == 2
+    assert f"--resume {out}" in refused.stderr
+    refused = again("--resume", str(out), "--limit", "3")
+    assert refused.returncode == 2
+    assert "leave out --limit" in refused.stderr
+    done = again("--resume", str(out))
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 4
+    assert first.stat().st_mtime_ns == kept, "a finished part was run again"
+    assert len(json.loads((out / "summary.json").read_text())["summaries"]) == 4
+
+
+def test_nothing_to_resume_is_said(tmp_path: Path):
+    with pytest.raises(UsageError, match=r"options\.json: there is no such file"):
+        CellStore(tmp_path).options()
+
+
+@pytest.mark.parametrize("word", ["fractre", "pneumnothorax", "thigns", "xqzfhtrb", "abdmoenn", "ca", "1e5"])
+def test_the_quick_search_finds_what_pyspellchecker_finds(word: str):
+    from spellchecker import SpellChecker
+
+    assert correct_with_pyspellchecker(word) == (SpellChecker().correction(word) or word)
 
 
 def test_rows_measures_a_stream():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -29,12 +28,13 @@ STORIES = [
 ]
 
 
-def test_packed_scores_are_those_of_each_text_alone(model: Model) -> None:
+def test_packed_scores_are_those_of_each_text_alone_up_to_rounding(model: Model) -> None:
+    """To the last digits in float32, see the tiny checkpoint below; here within bfloat16's rounding."""
     packed, _ = model.score(VERSIONS, CONTEXT)
     for version, score in zip(VERSIONS, packed, strict=True):
         (alone,), _ = model.score([version], CONTEXT)
         assert [(t.start, t.end) for t in score.tokens] == [(t.start, t.end) for t in alone.tokens]
-        assert score.total == pytest.approx(alone.total, abs=0.15)
+        assert score.total == pytest.approx(alone.total, abs=0.3)
 
 
 def test_a_shared_beginning_is_read_once(model: Model) -> None:
@@ -42,8 +42,9 @@ def test_a_shared_beginning_is_read_once(model: Model) -> None:
     tokens = [
         [version[t.start : t.end] for t in s.tokens] for version, s in zip(VERSIONS, scores, strict=True)
     ]
-    shared = len(" Is there any evidence of a".split())
-    assert {tuple(ids[:shared]) for ids in tokens} == {(" Is", " there", " any", " evidence", " of", " a")}
+    beginning = (" Is", " there", " any", " evidence", " of", " a")
+    shared = len(beginning)
+    assert {tuple(ids[:shared]) for ids in tokens} == {beginning}
     assert usage.prompt_tokens == shared + sum(len(ids) - shared for ids in tokens)
 
 
@@ -54,7 +55,7 @@ def test_a_crowd_of_scores_and_replies_changes_no_bit(model: Model) -> None:
             for i in range(30)
         ]
         asks = [
-            model.backend.generate([Message("user", story)], sampling=drawn(i))
+            model.backend.generate([Message("user", story)], sampling=drawn(i), schema=SHORT)
             for i, story in enumerate(STORIES)
         ]
         return await asyncio.gather(*calls, model.backend.score(CONTEXT, VERSIONS), *asks)
@@ -82,7 +83,9 @@ def test_cancelled_calls_leave_the_rest_of_their_group_alone(model: Model) -> No
             )
             for story in STORIES
         ]
-        kept = asyncio.ensure_future(model.backend.generate([Message("user", STORIES[0])], sampling=drawn(0)))
+        kept = asyncio.ensure_future(
+            model.backend.generate([Message("user", STORIES[0])], sampling=drawn(0), schema=SHORT)
+        )
         queued = [asyncio.ensure_future(model.backend.score(CONTEXT, VERSIONS)) for _ in range(40)]
         await asyncio.sleep(0.1)
         for call in doomed + queued:
@@ -96,12 +99,16 @@ def test_cancelled_calls_leave_the_rest_of_their_group_alone(model: Model) -> No
     assert scores == model.score(VERSIONS, CONTEXT)[0]
 
 
+# Bounds a reply, so that it ends before max_tokens.
+SHORT = {"type": "string", "minLength": 8, "maxLength": 32}
+
+
 def drawn(seed: int) -> Sampling:
-    return Sampling(temperature=0.9, top_p=0.95, max_tokens=400, seed=seed)
+    return Sampling(temperature=0.9, top_p=0.95, max_tokens=64, seed=seed)
 
 
 def reply(model: Model, story: str, sampling: Sampling) -> Generation:
-    return model.run(model.backend.generate([Message("user", story)], sampling=sampling))
+    return model.run(model.backend.generate([Message("user", story)], sampling=sampling, schema=SHORT))
 
 
 def tiny_checkpoint(folder: Path, seed: int) -> Path:
@@ -128,28 +135,33 @@ def tiny_checkpoint(folder: Path, seed: int) -> Path:
 
 def test_a_checkpoint_folder_is_loaded_and_scores_as_transformers_does(tmp_path: Path, model: Model) -> None:
     import torch
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     folder = tiny_checkpoint(tmp_path, 1)
     backend = create(str(folder), {"dtype": "float32"})
     capabilities = model.run(backend.open())
     assert (capabilities.model, capabilities.max_tokens) == (str(folder), 256)
-    (score,), _ = model.run(backend.score(CONTEXT, [VERSIONS[3]]))
+    packed, usage = model.run(backend.score(CONTEXT, VERSIONS))
+    alone = [model.run(backend.score(CONTEXT, [version]))[0][0] for version in VERSIONS]
     answer = model.run(
         backend.generate([Message("user", "Hi")], sampling=Sampling(max_tokens=48), schema={"enum": [7]})
     )
     model.run(backend.close())
     assert answer.parsed == 7
+    assert usage.prompt_tokens < sum(len(score.tokens) for score in packed)
+    for together, single in zip(packed, alone, strict=True):
+        assert [t.logprob for t in together.tokens] == pytest.approx(
+            [t.logprob for t in single.tokens], abs=1e-4
+        )
 
-    tokenizer: Any = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
-    encoder = model.backend.backend._encoder
-    head = (tokenizer["<|im_start|>"],) if False else model.backend.backend._context_tokens(CONTEXT)
-    ids = [*head, *encoder.encode(VERSIONS[3], add_special_tokens=False).ids]
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
+    head = [*tokenizer("").input_ids, *tokenizer(CONTEXT).input_ids]
+    ids = [*head, *tokenizer(VERSIONS[3]).input_ids]
     bare: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     with torch.inference_mode():
         logprobs = bare(torch.tensor([ids])).logits[0].log_softmax(-1)
     expected = [float(logprobs[at - 1, ids[at]]) for at in range(len(head), len(ids))]
-    assert [token.logprob for token in score.tokens] == pytest.approx(expected, abs=1e-4)
+    assert [token.logprob for token in packed[3].tokens] == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_revision_tells_checkpoints_apart(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def _read(slip: str, word: str) -> int:
 
 def _is_misread(slip: str, term: str) -> bool:
     """Whether OCR alone explains the slip (``rn`` for ``m``, ``ii`` for ``u``, ``1`` for ``l``)."""
-    from imc_agents.text.lexicon import ocr_skeleton
+    from imc_agents.text.shapes import ocr_skeleton
 
     return ocr_skeleton(slip) == ocr_skeleton(term)
 

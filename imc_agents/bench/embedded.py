@@ -1,0 +1,301 @@
+"""Measures how close a real run comes to what the embedded model alone can do.
+
+The pipeline is the batch runner with agents, store and trace. What it asks the model to score is recorded and put
+through the same loaded model once more, all of it at once and in full batches. Both take turns in one process, so
+that whatever else the machine does slows both; only the ratio means something on a busy machine.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import reduce
+from itertools import islice
+from operator import add
+from pathlib import Path
+from typing import Any
+
+from imc_agents.agents.refiner import Refiner
+from imc_agents.config.schema import BackendConfig, Config
+from imc_agents.data.registry import open_reader
+from imc_agents.errors import UsageError
+from imc_agents.models.batcher import Work
+from imc_agents.models.embedded import EmbeddedBackend
+from imc_agents.models.protocol import Backend, Capabilities
+from imc_agents.models.registry import create_backend
+from imc_agents.noise.text import apply_text_noise
+from imc_agents.refinement import Refinement
+from imc_agents.runs.execute import execute_run
+from imc_agents.runs.start import start_run
+from imc_agents.trace.events import Called, Event, Recorder
+
+__all__ = ["EmbeddedRun", "Pass", "bench_embedded", "embedded_table", "noisy_texts", "read_texts"]
+
+BAR = 0.8
+"""Share of the bare model's tokens per second that a run should reach."""
+
+_ScoreRequest = tuple[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One pass over all questions: its wall time in seconds, and what the model did meanwhile."""
+
+    seconds: float
+    work: Work
+
+    def __add__(self, other: Pass) -> Pass:
+        return Pass(self.seconds + other.seconds, self.work + other.work)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedRun:
+    """What was measured.
+
+    Attributes:
+        questions: Questions of one pass.
+        failed: Of these, how many ended in an error.
+        calls: Model calls of one pass.
+        replies: Of these, calls that wrote a reply; the bare model does not repeat them.
+        concurrency: Questions in flight.
+        pipeline: The passes of the batch runner.
+        bare: The passes of the bare model, taken in turns with them.
+        first_result_seconds: From the start of the process to the first refined question, caches warm.
+        peak_mib: Most resident memory up to the end of the first pass of the batch runner.
+    """
+
+    questions: int
+    failed: int
+    calls: int
+    replies: int
+    concurrency: int
+    pipeline: tuple[Pass, ...]
+    bare: tuple[Pass, ...]
+    first_result_seconds: float
+    peak_mib: float
+
+    def record(self) -> dict[str, Any]:
+        """Return the figures and the passes behind them as plain data."""
+        pipeline, bare = reduce(add, self.pipeline), reduce(add, self.bare)
+        asked = self.questions * len(self.pipeline)
+        # The bare model is timed inside its forward passes, the pipeline from its first question to its last.
+        of_pipeline, of_bare = pipeline.work.tokens / pipeline.seconds, bare.work.tokens / bare.work.seconds
+        return {
+            "questions": self.questions,
+            "failed": self.failed,
+            "concurrency": self.concurrency,
+            "questions_per_second": round(asked / pipeline.seconds, 3),
+            "calls_per_question": round(self.calls / self.questions, 3),
+            "replies_per_question": round(self.replies / self.questions, 3),
+            "tokens_per_question": round(pipeline.work.tokens / asked, 1),
+            "tokens_per_second": round(of_pipeline, 1),
+            "bare_tokens_per_second": round(of_bare, 1),
+            "ratio": round(of_pipeline / of_bare, 4),
+            "bar": BAR,
+            "padding_share": _padding(pipeline.work),
+            "bare_padding_share": _padding(bare.work),
+            "rows_per_batch": round(pipeline.work.rows / pipeline.work.batches, 2),
+            "bare_rows_per_batch": round(bare.work.rows / bare.work.batches, 2),
+            "overhead_ms_per_question": round(1000 * (pipeline.seconds - pipeline.work.seconds) / asked, 2),
+            "first_result_seconds": round(self.first_result_seconds, 2),
+            "peak_resident_mib": round(self.peak_mib, 1),
+            "passes": {"pipeline": [*map(asdict, self.pipeline)], "bare": [*map(asdict, self.bare)]},
+        }
+
+
+def read_texts(path: Path, limit: int) -> list[str]:
+    """Return the first usable questions of a file that ``imc refine`` could read.
+
+    Raises:
+        UsageError: the file cannot be read or holds no question.
+    """
+    rows = (row for row in open_reader(path).rows() if row.question is not None and row.error is None)
+    found = [str(row.question) for row in islice(rows, limit)]
+    if not found:
+        raise UsageError(f"{path}: there is no usable question in it")
+    return found
+
+
+def noisy_texts(texts: Iterable[str], kind: str | None, severity: int) -> list[str]:
+    """Put one noise over all texts; None leaves them as they are.
+
+    Raises:
+        UsageError: unknown noise or severity.
+    """
+    if kind is None:
+        return list(texts)
+    return [
+        apply_text_noise(text, kind, severity, sample_id=str(number)).text
+        for number, text in enumerate(texts)
+    ]
+
+
+async def bench_embedded(
+    texts: Sequence[str], config: Config, folder: Path, *, turns: int, on_stage: Callable[[str], None]
+) -> EmbeddedRun:
+    """Refine the texts and put what was scored through the bare model, in turns.
+
+    Args:
+        texts: Noisy questions.
+        config: The configuration; every role in use must be on the embedded model of ``backends.default``.
+        folder: Where input, runs and outputs go.
+        turns: How often each takes its turn.
+        on_stage: Told each stage as it begins.
+
+    Raises:
+        UsageError: the configuration names another backend, or nothing is scored.
+        BackendUnreachableError: the model cannot be loaded.
+    """
+    backend = create_backend(config.backends["default"])
+    used = {role.backend for role in config.roles.values() if role.enabled}
+    if used != {"default"} or not isinstance(backend, EmbeddedBackend):
+        raise UsageError(
+            "this measures the embedded model: let every role use backends.default, and that be of kind embedded"
+        )
+    on_stage("loading")
+    refiner = _Observed(config, backend)
+    await refiner.load()
+    try:
+        await refiner.refine("first", texts[0], lambda _event: None)
+        first_result = time.time() - _process_started()
+        source = folder / "questions.jsonl"
+        with source.open("w", encoding="utf-8") as stream:
+            for number, text in enumerate(texts):
+                stream.write(json.dumps({"id": f"q{number}", "question": text}, ensure_ascii=False) + "\n")
+        pipeline: list[Pass] = []
+        bare: list[Pass] = []
+        peak, failed = 0.0, 0
+        for turn in range(1, turns + 1):
+            on_stage(f"pipeline {turn}/{turns}")
+            refiner.forget()
+            before = backend.work
+            seconds, failed = await _run(source, folder, refiner, config)
+            pipeline.append(Pass(seconds, backend.work - before))
+            peak = peak or _peak_mib()
+            if not refiner.scored:
+                raise UsageError("the agents scored nothing, so there is nothing to compare")
+            on_stage(f"bare model {turn}/{turns}")
+            before, started = backend.work, time.perf_counter()
+            await backend.replay(refiner.scored)
+            bare.append(Pass(time.perf_counter() - started, backend.work - before))
+    finally:
+        await backend.close()
+    return EmbeddedRun(
+        questions=len(texts),
+        failed=failed,
+        calls=len(refiner.scored) + refiner.replies,
+        replies=refiner.replies,
+        concurrency=config.run.concurrency,
+        pipeline=tuple(pipeline),
+        bare=tuple(bare),
+        first_result_seconds=first_result,
+        peak_mib=peak,
+    )
+
+
+def embedded_table(run: EmbeddedRun) -> Any:
+    """Return the figures as a rich table, pipeline beside bare model."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    found = run.record()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", caption_justify="left")
+    table.title = f"{run.questions} questions, {run.concurrency} in flight, {len(run.pipeline)} turns each"
+    table.add_column("", style="cyan", no_wrap=True)
+    for heading in ("pipeline", "bare model"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    reached = found["ratio"] >= BAR
+    table.add_row("questions/s", f"{found['questions_per_second']:.2f}")
+    table.add_row("tokens/s", f"{found['tokens_per_second']:,.0f}", f"{found['bare_tokens_per_second']:,.0f}")
+    table.add_row("  share of the bare model", Text(f"{found['ratio']:.2f}", "green" if reached else "red"))
+    table.add_row("padding", f"{found['padding_share']:.1%}", f"{found['bare_padding_share']:.1%}")
+    table.add_row("rows a batch", f"{found['rows_per_batch']:.1f}", f"{found['bare_rows_per_batch']:.1f}")
+    table.add_section()
+    table.add_row("tokens scored a question", f"{found['tokens_per_question']:,.0f}")
+    table.add_row("model calls a question", f"{found['calls_per_question']:.2f}")
+    table.add_row("ms a question outside the model", f"{found['overhead_ms_per_question']:.1f}")
+    table.add_row("failed questions", Text(str(run.failed), "red" if run.failed else ""))
+    table.add_section()
+    table.add_row("seconds to the first result", f"{found['first_result_seconds']:.1f}")
+    table.add_row("peak resident memory, MiB", f"{found['peak_resident_mib']:,.0f}")
+    if run.replies:
+        table.caption = f"{run.replies} calls wrote replies, which the bare model does not repeat."
+    return table
+
+
+class _Observed:
+    """The refiner on a backend that stays open between runs; keeps what was scored."""
+
+    def __init__(self, config: Config, backend: EmbeddedBackend) -> None:
+        def kept(_spec: BackendConfig) -> Backend:
+            return backend
+
+        self._refiner = Refiner(config, create=kept)
+        self._capabilities: dict[str, Capabilities] = {}
+        self.forget()
+
+    async def load(self) -> None:
+        self._capabilities = await self._refiner.open()
+
+    def forget(self) -> None:
+        self.scored: list[_ScoreRequest] = []
+        self.replies = 0
+
+    async def open(self) -> dict[str, Capabilities]:
+        return self._capabilities
+
+    def prompt_hashes(self) -> dict[str, str]:
+        return self._refiner.prompt_hashes()
+
+    async def refine(self, sample_id: str, question: str, record: Recorder) -> Refinement:
+        def observe(event: Event) -> None:
+            record(event)
+            if isinstance(event, Called) and event.operation == "score":
+                asked = json.loads(event.prompt)
+                self.scored.append((asked["context"], tuple(asked["texts"])))
+            elif isinstance(event, Called):
+                self.replies += 1
+
+        return await self._refiner.refine(sample_id, question, observe)
+
+    async def close(self) -> None:
+        """Stays open for the next run."""
+
+
+async def _run(source: Path, folder: Path, refiner: _Observed, config: Config) -> tuple[float, int]:
+    """Run the batch; return its seconds and how many questions failed."""
+    run = start_run(
+        source,
+        directory=folder / "runs",
+        name="bench",
+        config_yaml="{}\n",
+        seed=config.seed,
+        command=("imc", "bench", "embedded"),
+        output=None,
+    )
+    done = await execute_run(
+        run, refiner, config.run, on_start=lambda _total, _done: None, on_progress=lambda _refinement: None
+    )
+    if not done.finished:
+        raise KeyboardInterrupt
+    return done.seconds, done.totals.failed
+
+
+def _padding(work: Work) -> float:
+    return round(1 - work.tokens / max(work.padded, 1), 4)
+
+
+def _process_started() -> float:
+    import psutil
+
+    return psutil.Process().create_time()
+
+
+def _peak_mib() -> float:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
