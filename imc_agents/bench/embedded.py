@@ -297,5 +297,10 @@ def _process_started() -> float:
 
 
 def _peak_mib() -> float:
+    # Linux hands a parent's ru_maxrss down to the program it starts; VmHWM is this program's own.
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) / 2**10
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
