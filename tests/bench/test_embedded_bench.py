@@ -44,7 +44,7 @@ def test_pipeline_and_bare_model_score_the_same_tokens(tmp_path: Path) -> None:
     assert found["ratio"] == pytest.approx(speeds[0] / speeds[1], rel=0.01)
     assert found["calls_per_question"] >= 1
     assert found["failed"] == 0
-    assert found["peak_resident_mib"] > 100
+    assert 500 < found["peak_resident_mib"] < 2048
     assert found["first_result_seconds"] > 0
 
 
