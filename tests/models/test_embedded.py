@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +114,20 @@ def reply(model: Model, story: str, sampling: Sampling) -> Generation:
     return model.run(model.backend.generate([Message("user", story)], sampling=sampling, schema=SHORT))
 
 
+OPEN_HUB_MODEL = """
+import asyncio
+from imc_agents.models.embedded import create
+
+async def main():
+    backend = create("clinic/tiny", {"dtype": "float32"})
+    found = await backend.open()
+    print(found.model, found.revision)
+    await backend.close()
+
+asyncio.run(main())
+"""
+
+
 def tiny_checkpoint(folder: Path, seed: int) -> Path:
     """A random Llama of a few thousand weights with the real tokenizer."""
     import torch
@@ -169,6 +186,32 @@ def test_the_revision_tells_checkpoints_apart(tmp_path: Path) -> None:
     revisions = [locate(str(folder)).revision for folder in folders]
     assert revisions[0] != revisions[1]
     assert locate(str(tiny_checkpoint(tmp_path / "again", 1))).revision == revisions[0]
+
+
+def test_the_revision_sees_weights_that_changed_deep_inside_a_shard(tmp_path: Path) -> None:
+    folder = tiny_checkpoint(tmp_path, 1)
+    before = locate(str(folder)).revision
+    shard = folder / "model.safetensors"
+    content = shard.read_bytes()
+    deep = 3 * 2**20
+    shard.write_bytes(content[:deep] + bytes(value ^ 1 for value in content[deep:]))
+    assert locate(str(folder)).revision != before
+
+
+def test_a_hub_model_is_loaded_from_the_hub_cache_and_named_by_its_commit(tmp_path: Path) -> None:
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repository = tmp_path / "hub" / "models--clinic--tiny"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    tiny_checkpoint(repository / "snapshots" / commit, 1)
+    found = subprocess.run(
+        [sys.executable, "-c", OPEN_HUB_MODEL],
+        env={**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.stdout.split() == ["clinic/tiny", f"{commit}:float32"], found.stderr
 
 
 def test_a_broken_checkpoint_is_one_clear_line(tmp_path: Path, model: Model) -> None:
