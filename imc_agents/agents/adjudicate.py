@@ -12,38 +12,48 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from imc_agents.agents.candidates import Candidate, spans
 from imc_agents.agents.context import AgentContext
 from imc_agents.agents.findings import Proposal, Ruling
-from imc_agents.agents.propose import edit_record, role_config
+from imc_agents.agents.propose import edit_record
 from imc_agents.config.schema import AdjudicateConfig
-from imc_agents.text.channels import plausibility, word_spans
-from imc_agents.text.edits import Edit
-from imc_agents.text.invariants import clinical_pair, is_clinical
-from imc_agents.text.lexicon import Lexicon
+from imc_agents.text.channels import word_spans
+from imc_agents.text.edits import Edit, apply_edits
+from imc_agents.text.invariants import clinical_pair, is_clinical, protected_spans
 from imc_agents.trace.events import Assessed, Flagged
 
 __all__ = ["adjudicate"]
 
-_MOST_PER_SPAN = 10
-_BETWEEN_WORDS = ("asr", "casing")  # slips that turn words into words: their slip cost has that priced in
-_UNKNOWN_ZIPF = 4.0  # what the domain frequency of a repair is measured against where the original is no word
-
-
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    edit: Edit
-    cost: float
+_OPEN = 2  # readings of a span, leaving it alone among them
 
 
 @dataclass(frozen=True, slots=True)
 class _Verdict:
-    candidate: _Candidate
+    candidate: Candidate
     gain: float
     meaning: float | None = None
 
     @property
     def margin(self) -> float:
         return self.gain - self.candidate.cost
+
+
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    """A span ``start:end`` of the working text; its verdicts, best first; the winner, where there is one.
+
+    ``hasty`` says that a doubtful neighbour cut off what stands behind the span.
+    """
+
+    start: int
+    end: int
+    verdicts: Sequence[_Verdict]
+    winner: _Verdict | None
+    hasty: bool
+
+    @property
+    def edits(self) -> list[Edit]:
+        return [] if self.winner is None else [self.winner.candidate.edit]
 
 
 async def adjudicate(
@@ -58,113 +68,93 @@ async def adjudicate(
         proposals: The proposals of this round.
         noisy: Whether the text holds misspelt words, so that known ones are trusted less.
     """
+    settings = context.config.sms.adjudicate
+    found = spans(context, text, [edit for proposal in proposals for edit in proposal.edits], noisy=noisy)
+    starts = [min(c.edit.start for c in candidates) for candidates in found]
+    decisions: list[_Decision] = []
+    for candidates, start, following in zip(found, starts, [*starts, None][1:], strict=True):
+        end = max(c.edit.end for c in candidates)
+        stop = _window_end(text, end, settings.window_words)
+        hasty = following is not None and following < stop
+        if hasty:
+            # The next span is suspicious itself: what it says about this one would be noise.
+            stop = max(end, end + len(text[end:following].rstrip()))
+        decided = [edit for decision in decisions for edit in decision.edits]
+        verdicts = await _assess(context, round_, text, decided, (start, end), stop, candidates)
+        decisions.append(_Decision(start, end, verdicts, _winner(verdicts, settings), hasty))
+    for number in reversed(range(len(decisions))):
+        decisions[number] = await _again(context, round_, text, decisions, number)
+    return _rule(context, round_, text, decisions)
+
+
+async def _again(
+    context: AgentContext, round_: int, text: str, decisions: Sequence[_Decision], number: int
+) -> _Decision:
+    """Decide a hasty span again where it was close, now that what stands behind it is repaired."""
+    settings, decision = context.config.sms.adjudicate, decisions[number]
+    best = max([settings.accept_margin, *(v.margin for v in decision.verdicts)])
+    close = [v for v in decision.verdicts if best - v.margin < settings.revisit_nats]
+    leaves = best - settings.accept_margin < settings.revisit_nats
+    if not decision.hasty or len(close) + leaves < _OPEN:
+        return decision
+    others = [edit for other in decisions if other is not decision for edit in other.edits]
+    stop = _window_end(text, decision.end, settings.window_words)
+    for other in decisions[number + 1 :]:
+        if other.start < stop:
+            stop = max(stop, other.end)
+    again = await _assess(
+        context, round_, text, others, (decision.start, decision.end), stop, [v.candidate for v in close]
+    )
+    verdicts = [*again, *(v for v in decision.verdicts if v not in close)]
+    return replace(decision, verdicts=verdicts, winner=_winner(again, settings))
+
+
+def _rule(context: AgentContext, round_: int, text: str, decisions: Sequence[_Decision]) -> Ruling:
+    """Report the decisions and sum them up."""
     name, _ = context.role_of("adjudicator")
     settings = context.config.sms.adjudicate
-    spans = _spans(context, text, [edit for proposal in proposals for edit in proposal.edits], noisy=noisy)
-    accepted: list[Edit] = []
     flags: list[str] = []
     certainty = 1.0
-    done, at = "", 0
-    for number, candidates in enumerate(spans):
-        start = min(c.edit.start for c in candidates)
-        end = max(c.edit.end for c in candidates)
-        following = (
-            min((c.edit.start for c in spans[number + 1]), default=len(text)) if spans[number + 1 :] else None
-        )
-        done, at = done + text[at:start], start
-        right = text[end : _window_end(text, end, following, settings.window_words)]
-        verdicts = await _assess(context, name, round_, text, done, (start, end), right, candidates)
-        winner, rest = _decide(verdicts, settings)
-        runner = max((v.margin for v in rest), default=-math.inf)
+    for decision in decisions:
+        verdicts, winner = decision.verdicts, decision.winner
         if winner is not None:
+            runner = max((v.margin for v in verdicts if v is not winner), default=-math.inf)
             certainty *= _probability(winner.margin - max(runner, settings.accept_margin))
-            accepted.append(winner.candidate.edit)
-            edit = winner.candidate.edit
-            done, at = done + text[start : edit.start] + edit.after, edit.end
         elif verdicts and verdicts[0].margin > settings.accept_margin:
-            flag = f"ambiguous:{text[start:end].strip()[:40]}"
+            flag = f"ambiguous:{text[decision.start : decision.end].strip()[:40]}"
             flags.append(flag)
-            first, second = (
-                verdicts[0].candidate.edit.after,
-                verdicts[min(1, len(verdicts) - 1)].candidate.edit.after,
+            readings = " or ".join(
+                repr(v.candidate.edit.after) for v in (verdicts[0], *_rivals(verdicts, settings)[:1])
             )
-            context.emit(
-                Flagged(agent=name, round=round_, flag=flag, detail=f"{first!r} or {second!r}; left as it is")
-            )
+            context.emit(Flagged(agent=name, round=round_, flag=flag, detail=f"{readings}; left as it is"))
         elif verdicts:
             certainty *= _probability(settings.accept_margin - verdicts[0].margin)
         flags += _look_alikes(context, name, round_, text, verdicts, winner)
         _report(context, name, round_, text, verdicts, winner, settings)
-    return Ruling(tuple(accepted), tuple(flags), certainty)
+    return Ruling(tuple(e for decision in decisions for e in decision.edits), tuple(flags), certainty)
 
 
-def _spans(context: AgentContext, text: str, edits: list[Edit], *, noisy: bool) -> list[list[_Candidate]]:
-    """Group overlapping edits into spans, price them, and keep the most plausible of each span."""
-    groups: list[list[Edit]] = []
-    for edit in sorted(edits, key=lambda e: (e.start, e.end, e.after, e.role)):
-        if groups and any(edit.overlaps(other) for other in groups[-1]):
-            groups[-1].append(edit)
-        else:
-            groups.append([edit])
-    spans: list[list[_Candidate]] = []
-    for group in groups:
-        best: dict[tuple[int, int, str], _Candidate] = {}
-        for edit in group:
-            candidate = _Candidate(edit, _cost(context, text, edit, noisy=noisy))
-            known = best.get((edit.start, edit.end, edit.after))
-            if known is None or candidate.cost < known.cost:
-                best[(edit.start, edit.end, edit.after)] = candidate
-        ranked = sorted(
-            best.values(),
-            key=lambda c: (c.cost - _prior(c.edit.after, context.lexicon), c.edit.start, c.edit.after),
-        )
-        spans.append(ranked[:_MOST_PER_SPAN])
-    return spans
-
-
-def _prior(after: str, lexicon: Lexicon) -> float:
-    return min((plausibility(word.lower(), 0.0, lexicon) for word in after.split()), default=0.0)
-
-
-def _cost(context: AgentContext, text: str, edit: Edit, *, noisy: bool) -> float:
-    settings, lexicon = context.config.sms.adjudicate, context.lexicon
-    cost = role_config(context, edit.role).slip_cost * edit.slips
-    before, after = edit.before(text), edit.after
-    if not after.strip() or edit.kind == "shorthand":
-        return cost
-    known = all(lexicon.is_known(text[a + edit.start : b + edit.start]) for a, b in word_spans(before))
-    if known and edit.kind not in _BETWEEN_WORDS:
-        discount = context.config.sms.perceive.noisy_discount_nats if noisy else 0.0
-        cost += max(settings.known_word_cost - discount, 0.0)
-    reference = _domain(before, lexicon) if known else _UNKNOWN_ZIPF
-    return cost - settings.domain_weight * (_domain(after, lexicon) - reference)
-
-
-def _domain(text: str, lexicon: Lexicon) -> float:
-    return min((lexicon.domain_frequency(text[a:b]) for a, b in word_spans(text)), default=0.0)
-
-
-def _window_end(text: str, end: int, following: int | None, words: int) -> int:
+def _window_end(text: str, end: int, words: int) -> int:
+    """Where the window behind a place ends: ``words`` words on, or at the end of the text."""
     ahead = [span for span in word_spans(text) if span[0] >= end]
-    stop = ahead[words - 1][1] if len(ahead) > words else len(text)
-    if following is not None and following < stop:
-        # The next span is suspicious itself: what it says about this one would be noise.
-        stop = end + len(text[end:following].rstrip())
-    return max(stop, end)
+    return ahead[words - 1][1] if len(ahead) > words else len(text)
 
 
 async def _assess(
     context: AgentContext,
-    name: str,
     round_: int,
     text: str,
-    done: str,
+    decided: Sequence[Edit],
     span: tuple[int, int],
-    right: str,
-    candidates: Sequence[_Candidate],
+    stop: int,
+    candidates: Sequence[Candidate],
 ) -> list[_Verdict]:
-    """Verdicts on the candidates of one span, best first."""
-    start, end = span
+    """Verdicts on the candidates of one span, best first, read among the edits that are decided, up to ``stop``."""
+    name, _ = context.role_of("adjudicator")
+    (start, end), seen = span, text[:stop]
+    around = [edit for edit in decided if edit.end <= stop]
+    left = apply_edits(text[:start], [edit for edit in around if edit.end <= start])
+    right = apply_edits(seen, [edit for edit in around if edit.start >= end])[end:]
     versions = [text[start:end]]
     for candidate in candidates:
         edit = candidate.edit
@@ -175,12 +165,12 @@ async def _assess(
             gain = await _off_topic(context, name, round_, candidate.edit.before(text))
             verdicts.append(_Verdict(candidate, gain))
     else:
-        scores = await context.score(name, round_, [" " + done + version + right for version in versions])
+        scores = await context.score(name, round_, [" " + left + version + right for version in versions])
         for candidate, score in zip(candidates, scores[1:], strict=True):
             verdicts.append(_Verdict(candidate, score.total - scores[0].total))
     verdicts.sort(key=lambda v: (-v.margin, v.candidate.edit.after))
     if context.config.sms.adjudicate.judge == "meaning" and verdicts:
-        judged = await _meaning(context, name, round_, done + versions[0] + right, done, right, verdicts[0])
+        judged = await _meaning(context, name, round_, left + versions[0] + right, left, right, verdicts[0])
         verdicts[0] = judged
     return verdicts
 
@@ -210,17 +200,30 @@ async def _meaning(
     return replace(verdict, meaning=round(_probability(yes.total - no.total), 4))
 
 
-def _decide(
-    verdicts: Sequence[_Verdict], settings: AdjudicateConfig
-) -> tuple[_Verdict | None, Sequence[_Verdict]]:
-    if not verdicts or verdicts[0].margin <= settings.accept_margin:
-        return None, verdicts
-    best, rest = verdicts[0], verdicts[1:]
-    if rest and best.margin - rest[0].margin < settings.ambiguity_nats:
-        return None, verdicts
+def _winner(verdicts: Sequence[_Verdict], settings: AdjudicateConfig) -> _Verdict | None:
+    if not verdicts or verdicts[0].margin <= settings.accept_margin or _rivals(verdicts, settings):
+        return None
+    best = verdicts[0]
     if best.meaning is not None and best.meaning < settings.min_meaning:
-        return None, verdicts
-    return best, rest
+        return None
+    return best
+
+
+def _rivals(verdicts: Sequence[_Verdict], settings: AdjudicateConfig) -> list[_Verdict]:
+    """The verdicts that the best one does not clearly beat; more is asked where one would change what is protected."""
+    best = verdicts[0]
+    rivals: list[_Verdict] = []
+    for verdict in verdicts[1:]:
+        alike = _protected(verdict) == _protected(best)
+        least = settings.ambiguity_nats if alike else settings.protected_ambiguity_nats
+        if verdict.margin > settings.accept_margin and best.margin - verdict.margin < least:
+            rivals.append(verdict)
+    return rivals
+
+
+def _protected(verdict: _Verdict) -> list[str]:
+    after = verdict.candidate.edit.after.lower()
+    return [after[span.start : span.end] for span in protected_spans(after)]
 
 
 def _look_alikes(

@@ -155,6 +155,16 @@ class AdjudicateConfig(_Section):
         ge=0,
         description="An edit that wins over another one by less is ambiguous: nothing is changed, a flag set.",
     )
+    protected_ambiguity_nats: float = Field(
+        default=3.0,
+        ge=0,
+        description="The same where one of the two is a number, a negation or a side and the other is not.",
+    )
+    revisit_nats: float = Field(
+        default=8.0,
+        ge=0,
+        description="Edits this close are weighed again once a doubtful word behind them is repaired; 0 never.",
+    )
     judge: Literal["none", "meaning"] = Field(
         default="none",
         description="Also ask for the probability that the meaning is unchanged (for stronger models).",

@@ -40,7 +40,7 @@ def test_each_layer_wins_over_the_one_below_and_the_shadowed_ones_are_told(write
         ("env IMC_RUN__CONCURRENCY", 4),
         ("high.yaml:4", 3),
         ("low.yaml:2", 2),
-        ("default", 64),
+        ("default", 128),
     ]
 
 

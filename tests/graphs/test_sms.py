@@ -175,6 +175,27 @@ def test_a_specialist_is_added_by_config_only(desk: Make) -> None:
     assert cheap.slip_cost < usual.slip_cost
 
 
+@pytest.mark.parametrize(
+    ("noisy", "restored"),
+    [
+        ("Is the appendx inflamd?", "Is the appendix inflamed?"),
+        ("Is ther evidnce of pnuemothorax?", "Is there evidence of pneumothorax?"),
+    ],
+)
+def test_a_choice_made_before_a_doubtful_word_is_made_again_behind_its_repair(
+    desk: Make, noisy: str, restored: str
+) -> None:
+    assert desk().refine(noisy).refinement.refined == restored
+    assert desk("sms.adjudicate.revisit_nats=0").refine(noisy).refinement.refined != restored
+
+
+def test_a_number_is_not_lost_to_a_slightly_likelier_word(desk: Make) -> None:
+    refinement = desk().refine("Are there thre lesions in the liver?").refinement
+    assert (refinement.refined, refinement.flags) == (refinement.original, ("ambiguous:thre",))
+    bold = desk("sms.adjudicate.protected_ambiguity_nats=0", "sms.adjudicate.ambiguity_nats=0")
+    assert bold.refine(refinement.original).refinement.refined != refinement.original
+
+
 def test_a_dearer_slip_is_believed_less(desk: Make) -> None:
     outcome = desk(
         "roles.spelling.slip_cost=80", "roles.ocr.slip_cost=80", "roles.spacing.slip_cost=80"
