@@ -13,20 +13,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from imc_agents.refinement import STATUSES, Refinement
+from imc_agents.refinement import STATUSES, Refinement, Status
+from imc_agents.trace.marks import STATUS_STYLES
 
-__all__ = ["STATUS_STYLES", "ProgressView", "open_progress"]
-
-STATUS_STYLES = {
-    "ok": "green",
-    "unchanged": "dim",
-    "reverted": "yellow",
-    "model_error": "red",
-    "infra_error": "red",
-    "data_error": "red",
-    "timeout": "red",
-}
-"""How each status is coloured, everywhere."""
+__all__ = ["ProgressView", "open_progress"]
 
 _LOG_SECONDS = 10.0
 
@@ -60,7 +50,7 @@ class _State:
     total: int = 0
     before: int = 0
     started: float = 0.0
-    fresh: Counter[str] = field(default_factory=Counter[str])
+    fresh: Counter[Status] = field(default_factory=Counter[Status])
 
     @property
     def done(self) -> int:
@@ -75,8 +65,8 @@ class _State:
         return _clock((self.total - self.done) / self.rate) if self.fresh else "-:--"
 
     def counts(self) -> Text:
-        known = [(status, self.fresh[status]) for status in STATUSES if self.fresh[status]]
-        parts = [Text(f"{status} {count:,}", STATUS_STYLES[status]) for status, count in known]
+        fresh = self.fresh
+        parts = [Text(f"{s} {fresh[s]:,}", STATUS_STYLES[s]) for s in STATUSES if fresh[s]]
         if self.before:
             parts.append(Text(f"done before {self.before:,}", "dim"))
         return Text("  ").join(parts)

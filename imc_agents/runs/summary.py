@@ -11,10 +11,10 @@ from rich.text import Text
 
 from imc_agents.refinement import STATUSES
 from imc_agents.runs.execute import RunResult
-from imc_agents.runs.progress import STATUS_STYLES
 from imc_agents.runs.schema import FAILED, Totals
 from imc_agents.runs.store import RunStore, SampleRecord
 from imc_agents.trace.events import Proposed
+from imc_agents.trace.marks import STATUS_STYLES
 
 __all__ = ["most_telling", "summary_record", "summary_table"]
 

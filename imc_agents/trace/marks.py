@@ -58,7 +58,7 @@ STATUS_STYLES: dict[Status, str] = {
     "data_error": "red",
     "timeout": "red",
 }
-"""How each status is coloured."""
+"""How each status is coloured, everywhere."""
 
 FLAG_STYLE = "magenta"
 """How flags for a person are coloured."""
