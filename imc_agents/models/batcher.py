@@ -65,8 +65,8 @@ class Batcher:
     """Runs score rows and replies on an engine in its own thread.
 
     Rows that share context and padded length are batched up to ``max_batch_tokens``; the fullest batch goes first.
-    Replies are written in lock-step groups of equal padded prompt length; one step of a group alternates with one
-    score batch, so neither waits for the other.
+    Replies are written in lock-step groups that share context and padded length; one step of a group alternates with
+    one score batch, so neither waits for the other.
     """
 
     def __init__(self, load: Callable[[], Engine], *, max_batch_tokens: int, max_replies: int) -> None:
@@ -200,8 +200,8 @@ class Batcher:
             self._replies = [job for job in self._replies if not job.future.cancelled()]
             if not self._replies:
                 return []
-            length = bucket_length(len(self._replies[0].request.prompt))
-            same = [job for job in self._replies if bucket_length(len(job.request.prompt)) == length]
+            key = _reply_key(self._replies[0])
+            same = [job for job in self._replies if _reply_key(job) == key]
             taken = same[: self._max_replies]
             self._replies = [job for job in self._replies if job not in taken]
             return taken
@@ -221,6 +221,10 @@ class Batcher:
                 future.cancel()
             elif not future.done():
                 future.set_exception(error)
+
+
+def _reply_key(job: _ReplyJob) -> tuple[tuple[int, ...], int]:
+    return job.request.context, bucket_length(len(job.request.prompt))
 
 
 def _deliver(future: Future[_Result], result: _Result) -> None:

@@ -17,8 +17,16 @@ __all__ = ["Decoding", "Reply", "Request", "grammar_matcher", "grammar_tokenizer
 
 @dataclass(slots=True)
 class Request:
-    """One prompt to answer. ``matcher`` is an llguidance matcher, or None for free text."""
+    """One prompt to answer.
 
+    Attributes:
+        context: The tokens that the prompts of a role begin with, read once and kept.
+        prompt: The tokens behind them, at least one.
+        sampling: How to sample.
+        matcher: An llguidance matcher, or None for free text.
+    """
+
+    context: tuple[int, ...]
     prompt: list[int]
     sampling: Sampling
     matcher: Any | None = None
@@ -50,7 +58,10 @@ def grammar_matcher(tokenizer: Any, schema: dict[str, Any]) -> Any:
 
 
 class Decoding:
-    """Replies that are written in lock-step. ``step`` writes one token each until ``active`` is empty."""
+    """Replies that are written in lock-step, to prompts behind one context.
+
+    ``step`` writes one token each until ``active`` is empty.
+    """
 
     def __init__(self, engine: Engine, requests: Sequence[Request]) -> None:
         self.replies = [Reply() for _ in requests]
@@ -59,7 +70,9 @@ class Decoding:
         self._requests = requests
         self._ends = _end_tokens(engine)
         self._draws = [np.random.default_rng(request.sampling.seed) for request in requests]
-        self._cache, self._filled, logits = engine.prefill([request.prompt for request in requests])
+        context = engine.context(requests[0].context)
+        self._before = context.length
+        self._cache, self._filled, logits = engine.prefill(context, [request.prompt for request in requests])
         self._tokens = self._choose(logits)
 
     def step(self) -> None:
@@ -72,7 +85,8 @@ class Decoding:
             self._select(kept)
         tokens = [self.replies[index].tokens[-1] for index in self.active]
         positions = [
-            len(self._requests[index].prompt) + len(self.replies[index].tokens) - 1 for index in self.active
+            self._before + len(self._requests[index].prompt) + len(self.replies[index].tokens) - 1
+            for index in self.active
         ]
         if len(self.active) == 1:
             tokens, positions = tokens * 2, positions * 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import time
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["EmbeddedBackend", "Settings", "create"]
 
+_KEPT_PROMPTS = 64
 _ROW_TOKENS = 256  # longest packed row; longer ones pay more for attention than sharing a prefix saves
 
 
@@ -54,6 +56,7 @@ class EmbeddedBackend:
         self._specials: tuple[str, ...] = ()
         self._grammar: Any = None
         self._contexts: dict[str, tuple[int, ...]] = {}
+        self._shared: dict[str, tuple[int, ...]] = {}
 
     async def open(self) -> Capabilities:
         """Find and load the model; the default one is dequantised into the cache the first time."""
@@ -117,8 +120,8 @@ class EmbeddedBackend:
         self._check_open()
         started = time.perf_counter()
         chat = [{"role": message.role, "content": self._inert(message.content)} for message in messages]
-        prompt = self._engine.tokenizer.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
-        ids = list(self._engine.tokenizer(prompt, add_special_tokens=False).input_ids)
+        ids = self._chat_tokens(chat, opens_reply=True)
+        context = self._shared_tokens(chat[:-1], ids)
         if len(ids) + sampling.max_tokens > self._engine.max_tokens:
             raise DataError(
                 f"the prompt of {len(ids)} tokens and {sampling.max_tokens} for the reply exceed the "
@@ -128,9 +131,11 @@ class EmbeddedBackend:
         if schema is not None:
             self._grammar = self._grammar or grammar_tokenizer(self._engine)
             matcher = grammar_matcher(self._grammar, schema)
-        reply = await asyncio.wrap_future(self._batcher.reply(Request(ids, sampling, matcher)))
+        reply = await asyncio.wrap_future(
+            self._batcher.reply(Request(context, ids[len(context) :], sampling, matcher))
+        )
         text = self._engine.tokenizer.decode(reply.tokens, skip_special_tokens=True)
-        usage = Usage(len(ids), len(reply.tokens), (time.perf_counter() - started) * 1000)
+        usage = Usage(len(ids) - len(context), len(reply.tokens), (time.perf_counter() - started) * 1000)
         if not reply.complete:
             raise ModelOutputError(
                 f"the reply was cut at {sampling.max_tokens} tokens ({text[:60]!r}...); raise the role's "
@@ -185,11 +190,27 @@ class EmbeddedBackend:
             )
         return head, pack(tokens, _ROW_TOKENS), encoded
 
+    def _chat_tokens(self, chat: Sequence[dict[str, str]], *, opens_reply: bool) -> list[int]:
+        prompt = self._engine.tokenizer.apply_chat_template(
+            chat, add_generation_prompt=opens_reply, tokenize=False
+        )
+        return list(self._engine.tokenizer(prompt, add_special_tokens=False).input_ids)
+
+    def _shared_tokens(self, chat: Sequence[dict[str, str]], ids: Sequence[int]) -> tuple[int, ...]:
+        """The tokens of all messages but the last, which a role's prompts have in common, where they open ``ids``."""
+        key = json.dumps(chat)
+        if key not in self._shared:
+            if len(self._shared) > _KEPT_PROMPTS:
+                self._shared.clear()
+            self._shared[key] = tuple(self._chat_tokens(chat, opens_reply=False)) if chat else ()
+        shared = self._shared[key]
+        return shared if tuple(ids[: len(shared)]) == shared else ()
+
     def _context_tokens(self, context: str) -> tuple[int, ...]:
         if context not in self._contexts:
             if not context:
                 raise ValueError("score needs a context; give at least one word that precedes the texts")
-            if len(self._contexts) > 64:
+            if len(self._contexts) > _KEPT_PROMPTS:
                 self._contexts.clear()
             ids = self._encoder.encode(context, add_special_tokens=False).ids
             opening = self._engine.tokenizer("", add_special_tokens=True).input_ids

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Context", "Engine", "load_engine"]
 
-_CONTEXTS = 8
+_CONTEXTS = 16
 _M_MMAP_THRESHOLD = -3  # of malloc.h
 _HEAD_ROWS = 128  # rows of logits at a time: 128 x 49,152 floats stay in the last-level cache
 
@@ -52,10 +52,12 @@ class Engine:
         self._contexts: OrderedDict[tuple[int, ...], Context] = OrderedDict()
 
     def context(self, tokens: tuple[int, ...]) -> Context:
-        """Return the computed context of these tokens; the most recent ones are kept."""
+        """Return the computed context of these tokens, which may be none; the most recent ones are kept."""
         import torch
         from transformers import DynamicCache
 
+        if not tokens:
+            return Context((), self.model.get_output_embeddings().weight[:1], 0)
         if found := self._contexts.get(tokens):
             self._contexts.move_to_end(tokens)
             return found
@@ -132,16 +134,15 @@ class Engine:
         return (logits - normaliser[order]).tolist()
 
     def prefill(
-        self, prompts: Sequence[Sequence[int]]
+        self, context: Context, prompts: Sequence[Sequence[int]]
     ) -> tuple[Any, npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
-        """Read prompts of one bucket length.
+        """Read prompts of one bucket length behind a context.
 
         Returns:
-            The key-value cache, which of its columns hold tokens (bool [B, L]), and the logits behind each prompt
+            The key-value cache, which of its columns hold tokens (bool [B, K + L]), and the logits behind each prompt
             (float32 [B, V]). B is at least 2: a single prompt is doubled.
         """
         import torch
-        from transformers import DynamicCache
 
         length = bucket_length(max(len(prompt) for prompt in prompts))
         lines = list(prompts) if len(prompts) > 1 else [prompts[0], prompts[0]]
@@ -150,20 +151,23 @@ class Engine:
         for line, prompt in enumerate(lines):
             ids[line, : len(prompt)] = prompt
             filled[line, : len(prompt)] = True
-        causal = np.tril(np.ones((length, length), dtype=np.bool_))[None, None]
-        mask = np.broadcast_to(causal, (len(lines), 1, length, length)).copy()
-        cache = DynamicCache()
+        before = np.ones((length, context.length), dtype=np.bool_)
+        causal = np.concatenate([before, np.tril(np.ones((length, length), dtype=np.bool_))], axis=1)
+        mask = np.broadcast_to(causal, (len(lines), 1, *causal.shape)).copy()
+        positions = torch.arange(context.length, context.length + length, device=self.device)
+        cache = self._cache(context, len(lines))
         with torch.inference_mode():
             hidden = self.model.model(
                 input_ids=torch.from_numpy(ids).to(self.device),
                 attention_mask=torch.from_numpy(mask).to(self.device),
-                position_ids=torch.arange(length, device=self.device)[None].expand(len(lines), -1),
+                position_ids=positions[None].expand(len(lines), -1),
                 past_key_values=cache,
                 use_cache=True,
             ).last_hidden_state
             last = hidden[torch.arange(len(lines)), torch.tensor([len(prompt) - 1 for prompt in lines])]
             logits = self.model.get_output_embeddings()(last).float().cpu().numpy()
-        return cache, filled, logits
+        seen = np.ones((len(lines), context.length), dtype=np.bool_)
+        return cache, np.concatenate([seen, filled], axis=1), logits
 
     def step(
         self, cache: Any, filled: npt.NDArray[np.bool_], tokens: Sequence[int], positions: Sequence[int]
