@@ -107,20 +107,23 @@ def _costs(stats: TraceStats, look: Look) -> Table:
     table.add_column("agent", overflow="fold", style="cyan")
     for heading in ("calls", "tokens read", "written", "time", "ms/question"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for agent in stats.agents.values():
+    for agent in (agent for agent in stats.agents.values() if agent.cost.calls):
         style = "magenta" if agent.specialist else ""
         table.add_row(Text(_name(agent, look), style), *_spent(stats, agent))
     table.add_section()
     table.add_row("all", *_spent(stats, stats.total()), style="bold")
+    table.caption = (
+        "Agents that called a model. Calls of many questions overlap, so their times exceed that of the run."
+    )
+    table.caption_justify = "left"
     return table
 
 
 def _spent(stats: TraceStats, agent: AgentStats) -> list[Text]:
     cost = agent.cost
-    style = "" if cost.calls else "dim"
-    each = Text(f"{stats.milliseconds_per_question(agent):,.1f}", style)
     tokens = [_number(cost.prompt_tokens), _number(cost.completion_tokens)]
-    return [_number(cost.calls), *tokens, Text(duration(cost.milliseconds), style), each]
+    each = f"{stats.milliseconds_per_question(agent):,.1f}"
+    return [_number(cost.calls), *tokens, Text(duration(cost.milliseconds)), Text(each)]
 
 
 def _name(agent: AgentStats, look: Look) -> str:
