@@ -37,7 +37,8 @@ def test_pipeline_and_bare_model_score_the_same_tokens(tmp_path: Path) -> None:
     assert found == {key: json.loads((out / "embedded.json").read_text())[key] for key in found}
     pipeline, bare = found["passes"]["pipeline"], found["passes"]["bare"]
     assert len(pipeline) == len(bare) == 2
-    assert {turn["work"]["tokens"] for turn in (*pipeline, *bare)} == {found["tokens_per_question"] * 8}
+    (tokens,) = {turn["work"]["tokens"] for turn in (*pipeline, *bare)}
+    assert found["tokens_per_question"] == round(tokens / 8, 1)
     assert all(turn["work"]["seconds"] < turn["seconds"] for turn in (*pipeline, *bare))
     assert bare[0]["work"]["batches"] < pipeline[0]["work"]["batches"], "the bare model gets fuller batches"
     speeds = (found["tokens_per_second"], found["bare_tokens_per_second"])
