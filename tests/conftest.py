@@ -97,7 +97,7 @@ class Desk:
 
     def __init__(self, model: Model, config: Config) -> None:
         self.model = model
-        self.refiner = Refiner(config)
+        self.refiner = Refiner(config, create=lambda spec: _shared(model, spec))
         self.capabilities = model.run(self.refiner.open())
 
     def refine(self, question: str, sample_id: str = "q1") -> Outcome:
@@ -121,7 +121,7 @@ class Desk:
 
 
 @pytest.fixture(scope="session")
-def desk(model: Model) -> Iterator[Callable[..., Desk]]:
+def desk(model: Model) -> Callable[..., Desk]:
     """Makes a ``Desk`` for a profile and ``--set`` overrides; equal ones are made once."""
     made: dict[tuple[str | None, tuple[str, ...]], Desk] = {}
 
@@ -131,9 +131,7 @@ def desk(model: Model) -> Iterator[Callable[..., Desk]]:
             made[key] = Desk(model, resolve(profile, overrides=overrides).config)
         return made[key]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "create_backend", lambda spec: _shared(model, spec))
-        yield make
+    return make
 
 
 def _shared(model: Model, spec: BackendConfig) -> SharedBackend:
