@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from imc_agents.text.edits import Edit
 from imc_agents.text.lexicon import DICTIONARY, Lexicon
-from imc_agents.text.tables import shorthand, sound_alikes
+from imc_agents.text.tables import QWERTY, shorthand, sound_alikes
 
 __all__ = ["CHANNELS", "is_odd_case", "like_case", "plausibility", "sentences", "word_spans"]
 
@@ -22,17 +22,6 @@ Channel = Callable[[str, int, int, Lexicon], list[Edit]]
 
 _WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
 _SENTENCE = re.compile(r"[^.?!]+[.?!]*\s*|[.?!]+\s*")
-_ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
-_NEIGHBOURS = {
-    letter: {
-        other
-        for r2, row2 in enumerate(_ROWS)
-        for c2, other in enumerate(row2)
-        if other != letter and abs(r1 - r2) <= 1 and abs(c1 - c2 + (r1 - r2) * 0.5) <= 1.1
-    }
-    for r1, row1 in enumerate(_ROWS)
-    for c1, letter in enumerate(row1)
-}
 _SHORT_WORDS = frozenset("a an as at be by do he i if in is it me my no of on or so the to up us we".split())  # noqa: SIM905
 _USUAL_CAPITALS = re.compile(
     r"(?:Mc|Mac|De|Di|La|Le|Van|O['\u2019])[A-Z][a-z]+|[A-Z]+s|[A-Z]+['\u2019]s|[A-Z]+\d+[a-z]*"
@@ -123,7 +112,7 @@ def _typing_slips(word: str, other: str, distance: int) -> float:
     if len(pairs) != 1:
         return 1.0  # a transposition
     a, b = pairs[0]
-    return 1.0 if b in _NEIGHBOURS.get(a, ()) else 1.5
+    return 1.0 if b in QWERTY.get(a, "") else 1.5
 
 
 def ocr(text: str, start: int, end: int, lexicon: Lexicon) -> list[Edit]:

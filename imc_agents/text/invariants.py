@@ -20,20 +20,16 @@ from imc_agents.text.clinical.judge import judge
 from imc_agents.text.clinical.pair import Pair
 from imc_agents.text.clinical.shorthand import expands, is_short
 from imc_agents.text.clinical.tokens import Token, option_marks, read_tokens
-from imc_agents.text.clinical.vocabulary import clinical_pair, is_clinical, look_alikes, opposites
-from imc_agents.text.edits import Edit, apply_edits
+from imc_agents.text.clinical.vocabulary import clinical_pair, is_clinical
 from imc_agents.text.protected import ProtectedSpan, protected_spans, shouted
 
 __all__ = [
     "INVARIANTS",
     "ProtectedSpan",
     "Violation",
-    "check_edit",
     "check_text",
     "clinical_pair",
     "is_clinical",
-    "look_alikes",
-    "opposites",
     "protected_spans",
 ]
 
@@ -75,25 +71,6 @@ class Violation:
     detail: str
     start: int
     end: int
-
-
-def check_edit(
-    text: str,
-    edit: Edit,
-    *,
-    is_known: Callable[[str], bool],
-    is_medical: Callable[[str], bool] | None = None,
-    protected_terms: Collection[str] = (),
-) -> list[Violation]:
-    """Return what one edit of a text would break; empty where it may stand.
-
-    The kind of the edit plays no part: what an edit claims to be is no evidence. See ``check_text``.
-
-    Raises:
-        ValueError: if the edit lies outside the text.
-    """
-    after = apply_edits(text, [edit])
-    return check_text(text, after, is_known=is_known, is_medical=is_medical, protected_terms=protected_terms)
 
 
 def check_text(
@@ -233,20 +210,22 @@ def _whole(before: str, after: str, protected_terms: Collection[str]) -> list[Vi
         found.append(Violation("length", f"{sizes[0]} characters became {sizes[1]}", 0, end))
     for term in protected_terms:
         words = tuple(token.norm for token in read_tokens(term))
-        counts = _occurrences(words, before), _occurrences(words, after)
-        if counts[1] < counts[0]:
-            at = max(before.casefold().find(term.casefold()), 0)
-            found.append(Violation("protected_term", f"{term!r} was changed", at, at + len(term)))
+        there, left = _occurrences(words, before), _occurrences(words, after)
+        if len(left) < len(there):
+            found.append(Violation("protected_term", f"{term!r} was changed", *there[0]))
     return found
 
 
-def _occurrences(words: tuple[str, ...], text: str) -> int:
-    norms = [token.norm for token in read_tokens(text)]
-    return (
-        sum(tuple(norms[at : at + len(words)]) == words for at in range(len(norms) - len(words) + 1))
-        if words
-        else 0
-    )
+def _occurrences(words: tuple[str, ...], text: str) -> list[tuple[int, int]]:
+    """The spans of the text that read as these words."""
+    tokens = read_tokens(text)
+    norms = tuple(token.norm for token in tokens)
+    size = len(words)
+    return [
+        (tokens[at].start, tokens[at + size - 1].end)
+        for at in range(len(norms) - size + 1 if size else 0)
+        if norms[at : at + size] == words
+    ]
 
 
 def _foreign(text: str) -> Counter[str]:

@@ -84,14 +84,16 @@ def find_suspicions(
         surprisal: Negative log-probability of a span.
         lexicon: The vocabulary.
         thresholds: When a known word is looked at.
-        protected: Whether a span must be left alone (numbers, acronyms, the user's terms).
+        protected: Whether a span must be left alone (acronyms, answer options, the user's terms).
     """
     words = [span for span in word_spans(text) if not protected(*span)]
-    found = list(_irrelevant_sentences(text, lexicon)) if "irrelevant" in thresholds.slip_costs else []
+    found: list[Suspicion] = []
+    if "irrelevant" in thresholds.slip_costs:
+        _add(found, (s for s in _irrelevant_sentences(text, lexicon) if not protected(s.start, s.end)))
     if "casing" in thresholds.slip_costs:
         _add(found, (_oddly_cased(text, *span, surprisal(*span), lexicon) for span in words))
     if "shorthand" in thresholds.slip_costs:
-        _add(found, _shorthand_hits(text))
+        _add(found, (s for s in _shorthand_hits(text) if not protected(s.start, s.end)))
     if "spacing" in thresholds.slip_costs:
         _add(found, _joins(text, words, surprisal, lexicon))
     _add(found, (_misspelt(text, *span, surprisal(*span), lexicon, thresholds) for span in words))
@@ -251,7 +253,7 @@ def _irrelevant_sentences(text: str, lexicon: Lexicon) -> Iterator[Suspicion]:
             continue
         if any(begin < end and start < stop for begin, stop in kept):
             continue
-        if not any(is_clinical(word) or lexicon.is_medical(word) for word in words):
+        if not any(is_clinical(word.lower()) or lexicon.is_medical(word) for word in words):
             reason = "a sentence that asks nothing and names nothing clinical"
             yield Suspicion(start, end, ("irrelevant",), reason, True, 0.0)
 

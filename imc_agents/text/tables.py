@@ -1,6 +1,6 @@
 """The word tables shared by noise (which writes slips) and by the specialists (which read them backwards).
 
-The tables are data in ``text/data/``; every loader returns an immutable, cached value.
+The tables are data in ``text/data/``; every loader returns one cached value, which nobody may change.
 """
 
 from __future__ import annotations
@@ -10,7 +10,24 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-__all__ = ["Shorthand", "clinical_groups", "clinical_people", "ocr_confusions", "shorthand", "sound_alikes"]
+__all__ = [
+    "QWERTY",
+    "Shorthand",
+    "clinical_groups",
+    "clinical_people",
+    "ocr_confusions",
+    "shorthand",
+    "sound_alikes",
+]
+
+
+QWERTY: dict[str, str] = {
+    "q": "wa", "w": "qeas", "e": "wrsd", "r": "etdf", "t": "ryfg", "y": "tugh", "u": "yihj", "i": "uojk",
+    "o": "ipkl", "p": "ol", "a": "qwsz", "s": "awedxz", "d": "serfcx", "f": "drtgvc", "g": "ftyhbv",
+    "h": "gyujnb", "j": "huikmn", "k": "jiolm", "l": "kop", "z": "asx", "x": "zsdc", "c": "xdfv",
+    "v": "cfgb", "b": "vghn", "n": "bhjm", "m": "njk",
+}  # fmt: skip
+"""The keys that touch each key of a US keyboard."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from imc_agents.noise.text import apply_text_noise
 from imc_agents.noise.text.wording import IRRELEVANT
 from imc_agents.text.edits import Edit, apply_edits
 from imc_agents.text.invariants import protected_spans
+from imc_agents.text.tables import QWERTY
 from tests.noise.questions import QUESTIONS, vqa_rad_questions
 
 KINDS = [spec.name for spec in noises("text")]
@@ -189,7 +190,7 @@ def test_typos_touch_neighbouring_keys_and_keep_capitals():
         for slip in apply_text_noise("PnEumothorax There", "typo", 5, seed=seed, min_letters=2).slips:
             if slip.operation == "substitute":
                 assert slip.before.isupper() == slip.after.isupper()
-                assert slip.before != slip.after
+                assert slip.after.lower() in QWERTY[slip.before.lower()]
 
 
 def test_shorthand_takes_the_longest_phrase_and_spares_words_that_hold_it():
@@ -226,7 +227,7 @@ def test_odd_text_neither_fails_nor_breaks(kind: str, text: str):
     assert sorted(c for c in noised.text if ord(c) > 127) == sorted(c for c in text if ord(c) > 127)
 
 
-def test_the_same_noise_in_another_process_and_version_of_the_lists():
+def test_what_is_protected_moves_no_slip_of_other_words():
     # Which words are protected decides which slips happen, never which draws the other words get.
     free = apply_text_noise("Is the lefz lung clear of effusion?", "typo", 3, seed=1)
     bound = apply_text_noise("Is the left lung clear of effusion?", "typo", 3, seed=1)

@@ -40,8 +40,8 @@ def apply_text_noise(
     """Return the text with one kind of noise, and the slips that made it.
 
     The outcome depends on the arguments alone. The slips of a lower severity are among those of a higher one. At
-    least one slip happens whenever anything is eligible. Negations, sides, numbers with their units, answer options
-    and acronyms are never altered.
+    least one slip happens wherever one is found that leaves the meaning alone. Negations, sides, numbers with their
+    units, answer options and acronyms are never altered.
 
     Args:
         text: The clean text.

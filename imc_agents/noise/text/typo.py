@@ -5,16 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from imc_agents.noise.text.core import Candidate, Draws, Word
+from imc_agents.text.tables import QWERTY
 
-__all__ = ["OPERATIONS", "QWERTY", "propose_typos"]
-
-QWERTY: dict[str, str] = {
-    "q": "wa", "w": "qeas", "e": "wrsd", "r": "etdf", "t": "ryfg", "y": "tugh", "u": "yihj", "i": "uojk",
-    "o": "ipkl", "p": "ol", "a": "qwsz", "s": "awedxz", "d": "serfcx", "f": "drtgvc", "g": "ftyhbv",
-    "h": "gyujnb", "j": "huikmn", "k": "jiolm", "l": "kop", "z": "asx", "x": "zsdc", "c": "xdfv",
-    "v": "cfgb", "b": "vghn", "n": "bhjm", "m": "njk",
-}  # fmt: skip
-"""The keys that touch each key of a US keyboard."""
+__all__ = ["OPERATIONS", "propose_typos"]
 
 OPERATIONS: dict[str, float] = {"substitute": 0.4, "delete": 0.2, "insert": 0.2, "transpose": 0.2}
 """How often each kind of slip happens."""

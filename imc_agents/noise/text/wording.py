@@ -58,18 +58,21 @@ def propose_drop_shuffle(text: str, words: Sequence[Word], draws: Draws) -> Iter
         if not word.free:
             continue
         following = words[index + 1] if index + 1 < len(words) else None
+        before = words[index - 1] if index else None
+        if before is not None and not before.free:
+            continue
         if drop and word.text.lower() in DROPPABLE and len(words) > 2:
             # The next word keeps its own case even where the first word went: that is how people type.
             end = following.start if following is not None else word.end
-            if text[word.end : end].isspace():
+            if text[word.end : end].isspace() and (following is None or following.free):
                 yield Candidate(word.start, end, "", "drop", draw)
             continue
         if following is None or not following.free or not text[word.end : following.start].isspace():
             continue
         if "-" in (text[word.start - 1 : word.start], text[following.end : following.end + 1]):
             continue  # half of a compound such as x-ray
-        beside = (words[index - 1] if index else None, words[index + 2] if index + 2 < len(words) else None)
-        if any(neighbour is not None and not neighbour.free for neighbour in beside):
+        behind = words[index + 2] if index + 2 < len(words) else None
+        if behind is not None and not behind.free:
             continue
         swapped = following.text + text[word.end : following.start] + word.text
         yield Candidate(word.start, following.end, swapped, "swap", draw)
