@@ -85,7 +85,9 @@ class Prompt:
         if not self.is_chat:
             raise ConfigError(f"{self.path}: has no heading '# User', so it cannot be sent as a chat")
         used = self._used(variables)
-        return tuple(Message(part.speaker or "user", part.render(used)) for part in self._parts)
+        return tuple(
+            Message(part.speaker or "user", part.render(used), fixed=not part.names) for part in self._parts
+        )
 
     def render_text(self, **variables: Any) -> str:
         """Return the text of a prompt without headings; variables that it does not use are ignored.

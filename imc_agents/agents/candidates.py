@@ -60,7 +60,7 @@ def _cost(context: AgentContext, text: str, edit: Edit, *, noisy: bool) -> float
     before, after = edit.before(text), edit.after
     if not after.strip() or edit.kind == "shorthand":
         return cost
-    known = all(lexicon.is_known(text[a + edit.start : b + edit.start]) for a, b in word_spans(before))
+    known = all(lexicon.is_known(before[a:b]) for a, b in word_spans(before))
     if known and edit.kind not in _BETWEEN_WORDS:
         discount = context.config.sms.perceive.noisy_discount_nats if noisy else 0.0
         cost += max(settings.known_word_cost - discount, 0.0)

@@ -76,10 +76,9 @@ class AgentContext:
         texts: Sequence[str],
         *,
         context: str | None = None,
-        backend: str | None = None,
     ) -> list[Score]:
         """Score texts behind the context prompt, or behind another context, with the agent's own backend."""
-        name = backend or self.config.roles[agent].backend
+        name = self.config.roles[agent].backend
         if context is None:
             context = self.prompts[self.config.sms.context_prompt].render_text().rstrip()
         shown = json.dumps({"context": context, "texts": list(texts)}, ensure_ascii=False)

@@ -11,7 +11,7 @@ from typing import Any
 from imc_agents.agents.context import AgentContext, Meter
 from imc_agents.agents.contracts import GENERATED_PROMPT
 from imc_agents.config.schema import BackendConfig, Config
-from imc_agents.errors import ConfigError, ImcError
+from imc_agents.errors import ConfigError
 from imc_agents.models.protocol import Backend, Capabilities
 from imc_agents.prompts import Prompt, load_prompt
 from imc_agents.refinement import Refinement, Status
@@ -144,5 +144,3 @@ def _load_graph(target: str) -> Any:
         raise ConfigError(
             f"sms.graph: cannot build {target!r}: {error}; it must name a module and a function, e.g. graphs.sms:build"
         ) from error
-    except ImcError:
-        raise

@@ -255,10 +255,12 @@ class _Observed:
     async def refine(self, sample_id: str, question: str, record: Recorder) -> Refinement:
         def observe(event: Event) -> None:
             record(event)
-            if isinstance(event, Called) and event.operation == "score":
+            if not isinstance(event, Called) or event.error is not None:
+                return
+            if event.operation == "score":
                 asked = json.loads(event.prompt)
                 self.scored.append((asked["context"], tuple(asked["texts"])))
-            elif isinstance(event, Called):
+            else:
                 self.replies += 1
 
         return await self._refiner.refine(sample_id, question, observe)

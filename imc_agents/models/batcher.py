@@ -78,6 +78,7 @@ class Batcher:
         self._rows: dict[tuple[tuple[int, ...], int], list[tuple[_ScoreJob, int]]] = defaultdict(list)
         self._replies: list[_ReplyJob] = []
         self._group: tuple[Decoding, list[_ReplyJob]] | None = None
+        self._taken: list[_ScoreJob | _ReplyJob] = []  # what the batch in flight answers
         self._closing = False
         self._thread = threading.Thread(target=self._main, name="imc-model", daemon=True)
         self._loaded: Future[Engine] = Future()
@@ -119,6 +120,8 @@ class Batcher:
             raise InfraError("the embedded model is closed; open the backend again")
 
     def _main(self) -> None:
+        if not self._loaded.set_running_or_notify_cancel():  # from here on nobody can cancel it
+            return
         try:
             engine = self._load()
         except BaseException as error:
@@ -148,6 +151,7 @@ class Batcher:
         batch, key = self._take_rows()
         if not batch:
             return
+        self._taken = [job for job, _ in batch]
         context = engine.context(key[0])
         rows = [job.rows[index] for job, index in batch]
         started = time.perf_counter()
@@ -158,6 +162,7 @@ class Batcher:
             job.done[index] = logprobs
             if len(job.done) == len(job.rows) and not job.future.cancelled():
                 _deliver(job.future, [job.done[line] for line in range(len(job.rows))])
+        self._taken = []
 
     def _take_rows(self) -> tuple[list[tuple[_ScoreJob, int]], tuple[tuple[int, ...], int]]:
         with self._wake:
@@ -182,7 +187,9 @@ class Batcher:
             jobs = self._take_replies()
             if not jobs:
                 return
+            self._taken = [*jobs]
             self._group = (Decoding(engine, [job.request for job in jobs]), jobs)
+            self._taken = []
         decoding, jobs = self._group
         for index in decoding.active:
             if jobs[index].future.cancelled():
@@ -207,19 +214,19 @@ class Batcher:
             return taken
 
     def _fail(self, error: Exception | None) -> None:
+        """End everything that is queued or in flight: cancelled, or with the error."""
         with self._wake:
-            futures: list[Future[list[list[float]]] | Future[Reply]] = []
-            futures += [job.future for entries in self._rows.values() for job, _ in entries]
-            futures += [job.future for job in self._replies]
-            if self._group is not None:
-                futures += [job.future for job in self._group[1]]
+            jobs: list[_ScoreJob | _ReplyJob] = [*self._taken, *self._replies]
+            jobs += [job for entries in self._rows.values() for job, _ in entries]
+            jobs += self._group[1] if self._group is not None else []
+            self._taken = []
             self._rows.clear()
             self._replies.clear()
             self._group = None
-        for future in futures:
+        for future in {job.future for job in jobs if not job.future.done()}:
             if error is None:
                 future.cancel()
-            elif not future.done():
+            elif future.set_running_or_notify_cancel():
                 future.set_exception(error)
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -121,7 +122,8 @@ class EmbeddedBackend:
         started = time.perf_counter()
         chat = [{"role": message.role, "content": self._inert(message.content)} for message in messages]
         ids = self._chat_tokens(chat, opens_reply=True)
-        context = self._shared_tokens(chat[:-1], ids)
+        fixed = len(list(takewhile(lambda message: message.fixed, messages[:-1])))
+        context = self._shared_tokens(chat[:fixed], ids)
         if len(ids) + sampling.max_tokens > self._engine.max_tokens:
             raise DataError(
                 f"the prompt of {len(ids)} tokens and {sampling.max_tokens} for the reply exceed the "
@@ -197,12 +199,17 @@ class EmbeddedBackend:
         return list(self._engine.tokenizer(prompt, add_special_tokens=False).input_ids)
 
     def _shared_tokens(self, chat: Sequence[dict[str, str]], ids: Sequence[int]) -> tuple[int, ...]:
-        """The tokens of all messages but the last, which a role's prompts have in common, where they open ``ids``."""
+        """The tokens of the leading fixed messages where they open ``ids``, else none."""
+        from jinja2 import TemplateError
+
         key = json.dumps(chat)
         if key not in self._shared:
             if len(self._shared) > _KEPT_PROMPTS:
                 self._shared.clear()
-            self._shared[key] = tuple(self._chat_tokens(chat, opens_reply=False)) if chat else ()
+            try:
+                self._shared[key] = tuple(self._chat_tokens(chat, opens_reply=False)) if chat else ()
+            except TemplateError:  # some chat templates refuse a chat without a question
+                self._shared[key] = ()
         shared = self._shared[key]
         return shared if tuple(ids[: len(shared)]) == shared else ()
 

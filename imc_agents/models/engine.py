@@ -65,8 +65,9 @@ class Engine:
         ids = torch.tensor([tokens, tokens], device=self.device)
         with torch.inference_mode():
             hidden = self.model.model(input_ids=ids, past_key_values=cache, use_cache=True).last_hidden_state
-        layers = tuple((layer.keys[:1], layer.values[:1]) for layer in cache.layers)
-        context = Context(layers, hidden[:1, -1], len(tokens))
+        # Copies: a view of the first row would keep the second one too.
+        layers = tuple((layer.keys[:1].clone(), layer.values[:1].clone()) for layer in cache.layers)
+        context = Context(layers, hidden[:1, -1].clone(), len(tokens))
         self._contexts[tokens] = context
         while len(self._contexts) > _CONTEXTS:
             self._contexts.popitem(last=False)

@@ -71,7 +71,7 @@ def attention_mask(rows: Sequence[PackedRow], length: int, context: int) -> npt.
     """Which position sees which: bool [B, 1, length, context + length].
 
     Every position sees the whole context; a token sees earlier tokens of the prefix and of its own branch. Padding
-    sees only padding, so that no row of the softmax is empty.
+    sees earlier padding beside that, so that no row of the softmax is empty even without a context.
     """
     segments = np.full((len(rows), length), -1, dtype=np.int32)
     for row, line in zip(rows, segments, strict=True):

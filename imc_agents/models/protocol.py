@@ -24,10 +24,18 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One chat message."""
+    """One chat message.
+
+    Attributes:
+        role: Who speaks.
+        content: What is said.
+        fixed: Whether every prompt of the role has just this message here, so that what the model computes for the
+            leading fixed ones is worth keeping. The reply does not depend on it.
+    """
 
     role: Literal["system", "user", "assistant"]
     content: str
+    fixed: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,6 +231,7 @@ def test_profile_thorough_asks_the_model_and_survives_what_it_says(desk: Make) -
     questions = [("t1", "Is the 1iver big?"), ("t2", "Is teh lung clear?"), ("t3", CLEAN)]
     short = [f"roles.{role}.sampling.max_tokens=120" for role in ("grammar", "proofread", "supervisor")]
     outcomes = desk(*short, profile="thorough").crowd(questions)
+    assert any(isinstance(outcome, Outcome) for outcome in outcomes)
     for outcome in outcomes:
         if isinstance(outcome, Exception):
             assert isinstance(outcome, ModelOutputError), outcome

@@ -62,7 +62,7 @@ def test_rows_stay_within_the_limit_where_a_text_allows_it() -> None:
 
 def test_every_padded_place_sees_something() -> None:
     (row,) = pack([[1, 2, 3]], 16)
-    mask = attention_mask([row], bucket_length(3), context=1)
+    mask = attention_mask([row], bucket_length(3), context=0)
     assert mask.any(axis=-1).all()
 
 
