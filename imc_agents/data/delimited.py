@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from imc_agents.data.rows import (
+    BOM,
     MAX_RECORD_BYTES,
+    SHOWN_BYTES,
     Layout,
     Row,
     Writer,
@@ -22,13 +24,12 @@ from imc_agents.data.rows import (
     check_row,
     choose_fields,
     raw_values,
+    refuse_utf16,
 )
 from imc_agents.errors import UsageError
 
 __all__ = ["DelimitedReader", "open_csv", "open_tsv"]
 
-_BOM = b"\xef\xbb\xbf"
-_SHOWN_BYTES = 1000
 _UNCLOSED = (
     "a quote is opened on this line and never closed as it should be; close it, or double a literal quote"
 )
@@ -53,6 +54,7 @@ class DelimitedReader:
     id_field: str | None
     format: str
     delimiter: str
+    columns: tuple[str, ...]
 
     def rows(self) -> Iterator[Row]:
         """Yield every record below the header as a row, empty lines too."""
@@ -85,7 +87,7 @@ class DelimitedReader:
         """Return a writer with the same header, delimiter and line end."""
         with self.path.open("rb") as source:
             first = source.readline()
-            bom = _BOM if first.startswith(_BOM) else b""
+            bom = BOM if first.startswith(BOM) else b""
         line_end = b"\r\n" if first.endswith(b"\r\n") else b"\n"
         header = next(_records(self.path, self.delimiter))
         columns = [*layout.names.values(), *layout.raw_names.values()]
@@ -120,8 +122,8 @@ def _open(
     path: Path, question_field: str | None, id_field: str | None, format: str, delimiter: str
 ) -> DelimitedReader:
     header = next(_records(path, delimiter), None)
-    if header is not None and header.raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise UsageError(f"{path}: the file is UTF-16; convert it with `iconv -f UTF-16 -t UTF-8`")
+    if header is not None:
+        refuse_utf16(path, header.raw)
     if header is None or not header.cells:
         problem = header.problem if header is not None and header.problem else "the line is empty"
         raise UsageError(f"{path}:1: no header with the names of the columns ({problem}); add one")
@@ -129,7 +131,7 @@ def _open(
     for name in (question, row_id):
         if name is not None and header.cells.count(name) > 1:
             raise UsageError(f"{path}:1: column {name!r} is there twice; rename one")
-    return DelimitedReader(path, question, row_id, format, delimiter)
+    return DelimitedReader(path, question, row_id, format, delimiter, tuple(header.cells))
 
 
 def open_csv(path: Path, question_field: str | None, id_field: str | None) -> DelimitedReader:
@@ -182,7 +184,7 @@ class _Lines:
         first = self._offset == 0
         self._offset += len(raw)
         self.next_line += 1
-        self.raw.append(raw.removeprefix(_BOM) if first else raw)
+        self.raw.append(raw.removeprefix(BOM) if first else raw)
         self.size += len(raw)
         too_long = self.size > MAX_RECORD_BYTES
         if too_long:
@@ -222,7 +224,7 @@ def _records(path: Path, delimiter: str) -> Iterator[_Record]:
             except _TooLongError:
                 problem = f"the record is longer than {MAX_RECORD_BYTES // 2**20} MiB; split it"
                 if len(lines.raw) == 1:
-                    lines.raw[0] = lines.raw[0][:_SHOWN_BYTES]
+                    lines.raw[0] = lines.raw[0][:SHOWN_BYTES]
             except csv.Error as error:
                 problem = f"not CSV ({error}); quote the cell, and double the quotes inside it"
             if cells is None and (len(lines.raw) > 1 or "end of data" in problem):

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from imc_agents.data.rows import (
+    BOM,
     MAX_RECORD_BYTES,
+    SHOWN_BYTES,
     Layout,
     Row,
     Writer,
@@ -21,14 +23,13 @@ from imc_agents.data.rows import (
     check_row,
     choose_fields,
     raw_values,
+    refuse_utf16,
 )
 from imc_agents.errors import UsageError
 
 __all__ = ["JsonlReader", "open_jsonl"]
 
-_BOM = b"\xef\xbb\xbf"
 _PEEKED_ROWS = 100
-_SHOWN_BYTES = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +46,7 @@ class JsonlReader:
         for index, (raw, whole) in enumerate(_lines(self.path)):
             if not whole:
                 problem = f"the line is longer than {MAX_RECORD_BYTES // 2**20} MiB; split the record"
-                yield broken_row(self.path, index, index + 1, problem, raw[:_SHOWN_BYTES])
+                yield broken_row(self.path, index, index + 1, problem, raw[:SHOWN_BYTES])
                 continue
             line = raw.removesuffix(b"\n").removesuffix(b"\r")
             value, problem = _parse(line)
@@ -96,8 +97,8 @@ def open_jsonl(path: Path, question_field: str | None, id_field: str | None) -> 
     """
     found: dict[str, None] = {}
     for index, (raw, _) in zip(range(_PEEKED_ROWS), _lines(path), strict=False):
-        if index == 0 and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-            raise UsageError(f"{path}: the file is UTF-16; convert it with `iconv -f UTF-16 -t UTF-8`")
+        if index == 0:
+            refuse_utf16(path, raw)
         if index == 0 and raw.strip().startswith(b"["):
             raise UsageError(f"{path}: a JSON array, not JSON lines; convert it with `jq -c '.[]' {path}`")
         value, _ = _parse(raw)
@@ -115,7 +116,7 @@ def _lines(path: Path) -> Iterator[tuple[bytes, bool]]:
             rest = raw
             while not whole and rest and not rest.endswith(b"\n"):
                 rest = stream.readline(2**20)
-            yield raw.removeprefix(_BOM) if first else raw, whole
+            yield raw.removeprefix(BOM) if first else raw, whole
             first = False
 
 

@@ -34,6 +34,9 @@ class _ArrowRow(Mapping[str, Any]):
         except UnicodeDecodeError:
             # Arrow does not check text on reading; a lone surrogate makes `check_row` report the field.
             return cell.cast("binary").as_py().decode("utf-8", "surrogateescape")
+        except (ValueError, OverflowError):
+            # Some dates and times have no Python counterpart; the scalar itself is neither an id nor a question.
+            return cell
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.batch.schema.names)
@@ -49,6 +52,7 @@ class ParquetReader:
     path: Path
     question_field: str
     id_field: str | None
+    columns: tuple[str, ...]
     format: str = "parquet"
 
     def rows(self) -> Iterator[Row]:
@@ -144,7 +148,7 @@ def open_parquet(path: Path, question_field: str | None, id_field: str | None) -
     with _file(path) as file:
         names = list(file.schema_arrow.names)
     question, row_id = choose_fields(path, names, question_field, id_field)
-    return ParquetReader(path, question, row_id)
+    return ParquetReader(path, question, row_id, tuple(names))
 
 
 def _file(path: Path) -> Any:

@@ -10,24 +10,29 @@ import base64
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 from imc_agents.errors import UsageError, nearest
 
 __all__ = [
+    "BOM",
     "ID_NAMES",
     "MAX_RECORD_BYTES",
     "QUESTION_NAMES",
     "RESULT_FIELDS",
+    "SHOWN_BYTES",
     "Layout",
     "Reader",
     "Row",
+    "Tabular",
     "Writer",
     "broken_row",
     "check_row",
     "choose_fields",
     "raw_values",
+    "refuse_utf16",
     "survey",
 ]
 
@@ -39,6 +44,12 @@ ID_NAMES = ("id", "qid")
 
 MAX_RECORD_BYTES = 16 * 2**20
 """Longest record of a text format; a longer one is a broken row, so that memory stays bounded."""
+
+BOM = b"\xef\xbb\xbf"
+"""Byte order mark that a text file in UTF-8 may begin with."""
+
+SHOWN_BYTES = 1000
+"""How much is kept of a record that is too long."""
 
 RESULT_FIELDS = ("refined", "changed", "flags", "confidence", "status", "error")
 """What a writer adds to each row, in this order."""
@@ -144,6 +155,16 @@ class Reader(Protocol):
         ...
 
 
+@runtime_checkable
+class Tabular(Protocol):
+    """What a reader also has whose file names its columns once, and whose writer writes them all."""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns, whatever the rows hold."""
+        ...
+
+
 def choose_fields(
     path: Path, found: Sequence[str], question_field: str | None, id_field: str | None
 ) -> tuple[str, str | None]:
@@ -158,7 +179,7 @@ def choose_fields(
     Raises:
         UsageError: if the file does not have the field; lists those it has.
     """
-    listed = ", ".join(found[:20]) + (f" and {len(found) - 20} more" if len(found) > 20 else "")
+    listed = _listed(found[:20]) + (f" and {len(found) - 20} more" if len(found) > 20 else "")
     for option, wanted in (("--question-field", question_field), ("--id-field", id_field)):
         if wanted is not None and found and wanted not in found:
             hint = nearest(wanted, tuple(found))
@@ -187,7 +208,7 @@ def check_row(
     question: str | None = None
     where = f"{path.name}:{line}"
     if question_field not in fields:
-        listed = ", ".join(list(fields)[:10])
+        listed = _listed(islice(fields, 10))
         error = f"{where}: field {question_field!r} is missing; add it to this row, which has: {listed}"
     elif not isinstance(value, str):
         error = f"{where}: field {question_field!r} is {_kind(value)}; make it a text"
@@ -208,9 +229,20 @@ def broken_row(path: Path, index: int, line: int, problem: str, raw: bytes) -> R
     return Row(index, _made_id(index), None, {}, f"{path.name}:{line}: {problem}", line, (), raw)
 
 
-def survey(rows: Iterable[Row]) -> Layout:
-    """Return how the added columns are called so that no field of these rows is overwritten."""
-    taken: set[str] = set()
+def refuse_utf16(path: Path, start: bytes) -> None:
+    """Raise ``UsageError`` if a file that starts like this is UTF-16."""
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UsageError(f"{path}: the file is UTF-16; convert it with `iconv -f UTF-16 -t UTF-8`")
+
+
+def survey(rows: Iterable[Row], columns: Iterable[str] = ()) -> Layout:
+    """Return how the added columns are called so that no field of these rows is overwritten.
+
+    Args:
+        rows: The rows that will be written.
+        columns: Columns that will be written even if no row can be read, as a ``Tabular`` reader has them.
+    """
+    taken = set(columns)
     raw: set[str] = set()
     for row in rows:
         for name in row.fields:
@@ -228,6 +260,11 @@ def raw_values(row: Row) -> dict[str, str]:
         return {"_raw": row.raw.decode("utf-8")}
     except UnicodeDecodeError:
         return {"_raw_base64": base64.b64encode(row.raw).decode("ascii")}
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Join names for a message; half of a surrogate pair, which JSON lets through, could not be stored or shown."""
+    return ", ".join(names).encode("utf-8", "backslashreplace").decode()
 
 
 def _free(name: str, taken: set[str]) -> str:

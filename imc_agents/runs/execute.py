@@ -122,18 +122,20 @@ async def execute_run(
         log.save(state="running", error=None, sittings=log.manifest.sittings + 1)
         before = writer.totals()
         retried = sum(before.by_status[status] for status in RETRIED) if retry_errors else 0
+        forgotten = 0
 
         def rows() -> Iterator[Row]:
             return select(reader.rows(), log.manifest.selection)
 
         async def refine_rest() -> bool:
+            nonlocal forgotten
             with _signals() as stop:
                 async with _opened(refiner, stop) as capabilities:
                     if capabilities is None:
                         return False
                     log.identify(capabilities, refiner.prompt_hashes())
                     if retried:
-                        writer.forget(RETRIED)
+                        forgotten = writer.forget(RETRIED)
                     on_start(log.manifest.rows, before.rows - retried)
                     with log.timed():
                         return await run_batch(
@@ -161,7 +163,7 @@ async def execute_run(
             raise
         log.save(state="finished" if written is not None else "interrupted")
         totals = writer.totals()
-        fresh = totals.rows - before.rows + retried
+        fresh = totals.rows - before.rows + forgotten
         return RunResult(
             folder, log.manifest, totals, fresh, log.seconds, written and (target or written), layout
         )

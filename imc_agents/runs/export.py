@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from imc_agents.data.registry import format_of
-from imc_agents.data.rows import Layout, Reader, Row, survey
+from imc_agents.data.rows import Layout, Reader, Row, Tabular, survey
 from imc_agents.errors import UsageError
 from imc_agents.runs.writer import RunWriter
 
@@ -36,7 +36,7 @@ def export(reader: Reader, rows: Callable[[], Iterator[Row]], writer: RunWriter,
     Raises:
         UsageError: if it cannot be written.
     """
-    layout = survey(rows())
+    layout = survey(rows(), reader.columns if isinstance(reader, Tabular) else ())
     temporary = _beside(target)
     try:
         with temporary.open("wb") as stream:
@@ -61,8 +61,9 @@ def publish(source: Path, target: Path) -> None:
     Raises:
         UsageError: if it cannot be written.
     """
-    target = target.resolve()
+    # Resolved, the descriptor of a pipe (/dev/stdout, /dev/fd/63) would become a name that cannot be opened.
     special = target.exists() and not stat.S_ISREG(target.stat().st_mode)
+    target = target if special else target.resolve()
     temporary = target if special else _beside(target)
     try:
         with source.open("rb") as stream, temporary.open("wb") as copy:
@@ -96,11 +97,13 @@ def check_target(target: Path, source: Path | None, kind: str | None = None) -> 
         if source is not None and target.exists() and source.exists() and target.samefile(source):
             raise UsageError(f"{target}: -o would overwrite the input; choose another name")
         if not target.exists() or target.is_file():
-            trial = _beside(target)
+            trial = _beside(target.resolve())
             trial.touch(exist_ok=False)
             trial.unlink()
     except FileNotFoundError:
-        raise UsageError(f"{target}: the folder {target.parent} does not exist; create it first") from None
+        raise UsageError(
+            f"{target}: the folder {target.resolve().parent} does not exist; create it first"
+        ) from None
     except OSError as error:
         message = f"{target}: cannot be written ({error.strerror}); choose another place with -o"
         raise UsageError(message) from error

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from imc_agents.errors import UsageError
 
@@ -117,7 +117,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise UsageError(
             f"{folder}: not a run folder (no {FILE_NAME}); `imc runs list` shows the runs"
         ) from None
-    except (OSError, ValueError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UsageError(f"{path}: cannot be read ({reason}); the samples are still in run.db") from error
 

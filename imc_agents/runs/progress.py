@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from imc_agents.refinement import STATUSES, Refinement, Status
-from imc_agents.trace.marks import STATUS_STYLES
+from imc_agents.trace.marks import STATUS_STYLES, counted
 
 __all__ = ["ProgressView", "open_progress"]
 
@@ -131,7 +131,7 @@ class _Log:
         self._state = _State(total, done, time.monotonic())
         self._next = self._state.started + _LOG_SECONDS
         skipped = f", {done:,} of them done before" if done else ""
-        self._print(f"refining {total:,} {'question' if total == 1 else 'questions'}{skipped}")
+        self._print(f"refining {counted(total, 'question')}{skipped}")
 
     def update(self, refinement: Refinement | None) -> None:
         if refinement is not None:

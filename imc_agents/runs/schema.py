@@ -66,6 +66,19 @@ class Totals:
         """Rows that failed, of whatever kind."""
         return sum(self.by_status[status] for status in FAILED)
 
+    def record(self) -> dict[str, int]:
+        """Return the sums as plain data, each status by its name."""
+        return {
+            "done": self.rows,
+            **self.by_status,
+            "changed": self.changed,
+            "flagged": self.flagged,
+            "failed": self.failed,
+            "calls": self.calls,
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": self.completion_tokens,
+        }
+
 
 def read_totals(connection: sqlite3.Connection) -> Totals:
     """Return the sums over all finished samples of an open run database."""

@@ -132,16 +132,18 @@ def reopen_input(folder: Path, manifest: Manifest) -> Reader:
 
 
 def select(rows: Iterator[Row], selection: Selection) -> Iterator[Row]:
-    """Yield the selected rows."""
+    """Yield the selected rows; nothing is read past the last of a limited number."""
+    if selection.limit is not None and selection.limit <= 0:
+        return
     wanted = frozenset(selection.only)
     taken = 0
     for row in rows:
         if wanted and row.id not in wanted:
             continue
-        if selection.limit is not None and taken >= selection.limit:
-            return
         taken += 1
         yield row
+        if taken == selection.limit:
+            return
 
 
 def _count(reader: Reader, selection: Selection) -> tuple[int, int]:

@@ -89,7 +89,7 @@ class RunStore:
         Args:
             status: Keep samples with this status, or one of these.
             changed: Keep samples whose text was changed, or was not.
-            search: Keep samples whose id, original or refined text contains this, whatever the case.
+            search: Keep samples whose id, original or refined text contains this, whatever the case of ASCII letters.
             agent: Keep samples in which this agent or specialist took part.
             vetoed: Keep samples in which the guard vetoed something, or nothing.
         """
@@ -134,17 +134,11 @@ class RunStore:
         query = "SELECT body FROM events WHERE row_index = ? ORDER BY seq"
         return [load(body) for (body,) in self._connection.execute(query, (row_index,))]
 
-    def all_events(self, types: Iterable[str] | None = None) -> Iterator[tuple[int, Event]]:
-        """Yield ``(row_index, event)`` of all samples in input order, of the given event types only."""
-        wanted = None if types is None else list(types)
-        where = "" if wanted is None else f" WHERE type IN ({', '.join('?' * len(wanted))})"
-        query = f"SELECT row_index, body FROM events{where} ORDER BY row_index, seq"
-        for row_index, body in self._connection.execute(query, wanted or []):
+    def all_events(self) -> Iterator[tuple[int, Event]]:
+        """Yield ``(row_index, event)`` of all samples in input order."""
+        query = "SELECT row_index, body FROM events ORDER BY row_index, seq"
+        for row_index, body in self._connection.execute(query):
             yield row_index, load(body)
-
-    def counts(self) -> dict[Status, int]:
-        """Return the number of finished samples by status; every status is there."""
-        return self.totals().by_status
 
     def totals(self) -> Totals:
         """Return the sums over all finished samples."""
@@ -216,12 +210,14 @@ def _connect(path: Path) -> sqlite3.Connection:
     """Open a run database for reading; immutable where the folder does not let SQLite make helper files."""
     problem: sqlite3.Error | None = None
     for mode in ("mode=ro", "mode=ro&immutable=1"):
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)
+        connection: sqlite3.Connection | None = None
         try:
+            connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)
             connection.execute("SELECT 1 FROM samples LIMIT 1")
             return connection
         except sqlite3.Error as error:
-            connection.close()
+            if connection is not None:
+                connection.close()
             problem = error
     raise UsageError(f"{path}: the run database cannot be read ({problem}); is it complete?")
 

@@ -14,7 +14,7 @@ from imc_agents.runs.execute import RunResult
 from imc_agents.runs.schema import FAILED, Totals
 from imc_agents.runs.store import RunStore, SampleRecord
 from imc_agents.trace.events import Proposed
-from imc_agents.trace.marks import STATUS_STYLES
+from imc_agents.trace.marks import STATUS_STYLES, counted
 
 __all__ = ["most_telling", "summary_record", "summary_table"]
 
@@ -37,14 +37,7 @@ def summary_record(result: RunResult) -> dict[str, Any]:
         "folder": str(result.folder),
         "state": result.manifest.state,
         "rows": result.manifest.rows,
-        "done": totals.rows,
-        **totals.by_status,
-        "changed": totals.changed,
-        "flagged": totals.flagged,
-        "failed": totals.failed,
-        "calls": totals.calls,
-        "prompt_tokens": totals.prompt_tokens,
-        "completion_tokens": totals.completion_tokens,
+        **totals.record(),
         "seconds": round(result.seconds, 3),
         "questions_per_second": round(_rate(result), 3),
         "output": None if result.output is None else str(result.output),
@@ -56,7 +49,7 @@ def summary_table(result: RunResult) -> Table:
     """Return the summary as a table."""
     totals = result.totals
     table = Table(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False, title_justify="left")
-    table.title = Text(f"{totals.rows:,} {'question' if totals.rows == 1 else 'questions'}", "bold")
+    table.title = Text(counted(totals.rows, "question"), "bold")
     table.add_column(justify="right", no_wrap=True)
     table.add_column(justify="right", style="dim", no_wrap=True)
     table.add_column(overflow="fold")

@@ -103,7 +103,7 @@ class Assessed(_Record):
     Attributes:
         gain: Log-probability of the window with the edit minus without it, in nats.
         slip_cost: Channel cost in nats: how unlikely that slip is.
-        margin: gain minus slip_cost minus the cost of the runner-up, i.e. by how much it won or lost.
+        margin: gain minus slip_cost: by how much the edit beats leaving the text as it is.
         meaning: Probability that the meaning is unchanged, where a judge was asked.
         verdict: What became of the edit.
     """

@@ -59,7 +59,7 @@ class TraceStats:
 
     def total(self) -> AgentStats:
         """Return the sums over all agents."""
-        total = AgentStats("total", specialist=True)
+        total = AgentStats("total")
         for agent in self.agents.values():
             total.instantiated += agent.instantiated
             total.cost = total.cost.plus(agent.cost)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from imc_agents.trace.diff import word_diff
 from imc_agents.trace.look import Look, inert, shorten
-from imc_agents.trace.marks import FATE_MARKS, FLAG_STYLE, STATUS_STYLES, duration
+from imc_agents.trace.marks import FATE_MARKS, FLAG_STYLE, STATUS_STYLES, counted, duration
 from imc_agents.trace.rounds import Fate
 from imc_agents.trace.sample import Sample
 from imc_agents.trace.stats import AgentStats, TraceStats
@@ -76,7 +76,7 @@ class _StatsTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         look = Look.of(console, options)
-        yield Text(f"{self.stats.questions:,} questions with a trace", "dim")
+        yield Text(f"{counted(self.stats.questions, 'question')} with a trace", "dim")
         if any(agent.specialist for agent in self.stats.agents.values()):
             yield _specialists(self.stats, look)
         if self.stats.vetoed_edits or self.stats.vetoed_texts:

@@ -122,6 +122,15 @@ def test_input_columns_are_not_overwritten(tmp_path):
     assert row["imc_error"] == ""
 
 
+@pytest.mark.parametrize("record", [b"1,a\n", b""])
+def test_input_columns_are_not_repeated_where_no_row_is_readable(tmp_path, record):
+    reader, rows = read(tmp_path / "q.csv", b"id,question,status\n" + record)
+    header = next(csv.reader(io.StringIO(write(reader, rows).decode(), newline="")))
+    assert len(set(header)) == len(header)
+    assert header[:3] == ["id", "question", "status"]
+    assert "imc_status" in header
+
+
 @pytest.mark.parametrize(
     ("name", "content", "options", "expected"),
     [

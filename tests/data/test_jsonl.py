@@ -11,7 +11,7 @@ import pytest
 
 from imc_agents.data import jsonl
 from imc_agents.data.registry import open_reader
-from imc_agents.data.rows import Reader, Row, survey
+from imc_agents.data.rows import Reader, Row, Tabular, survey
 from imc_agents.errors import UsageError
 
 RESULT = {
@@ -32,7 +32,7 @@ def read(path: Path, content: bytes, **options: str) -> tuple[Reader, list[Row]]
 
 def write(reader: Reader, rows: list[Row]) -> bytes:
     stream = io.BytesIO()
-    writer = reader.writer(stream, survey(rows))
+    writer = reader.writer(stream, survey(rows, reader.columns if isinstance(reader, Tabular) else ()))
     for row in rows:
         writer.write(row, RESULT)
     writer.close()
@@ -62,6 +62,7 @@ def test_good_rows_have_id_question_and_line(tmp_path):
             b'{"id": "x", "query": "A?"}',
             "field 'question' is missing; add it to this row, which has: id, query",
         ),
+        (b'{"\\ud800x": "b"}', "field 'question' is missing; add it to this row, which has: \\ud800x"),
         (b'{"id": "x", "question": 3}', "field 'question' is a number; make it a text"),
         (b'{"id": "x", "question": true}', "field 'question' is true or false"),
         (b'{"id": "x", "question": null}', "field 'question' is null"),
@@ -82,6 +83,7 @@ def test_a_bad_line_is_a_row_with_an_error_and_costs_no_other_row(tmp_path, line
     assert [row.error is None for row in rows] == [True, False, True]
     assert rows[1].error is not None
     assert rows[1].error.startswith("q.jsonl:2: ")
+    assert rows[1].error.encode("utf-8"), "the store and the console take it"
     assert expected in rows[1].error
     assert reader.count() == 3
     written = [json.loads(text) for text in write(reader, rows).decode().splitlines()]
@@ -170,6 +172,7 @@ def test_a_line_beyond_the_bound_is_one_bad_row(tmp_path, monkeypatch):
             {"question_field": "promt"},
             "--question-field 'promt' is no field of the file; did you mean 'prompt'?; it has: prompt",
         ),
+        (b'{"\\ud800x": "A?"}\n', {}, "the file has: \\ud800x"),
         (b'{"question": "A?"}\n', {"id_field": "uid"}, "--id-field 'uid' is no field of the file"),
         (b'[\n{"question": "A?"}\n]\n', {}, "a JSON array, not JSON lines; convert it with `jq -c '.[]'"),
         ('{"question": "A?"}\n'.encode("utf-16"), {}, "UTF-16; convert it with `iconv"),

@@ -67,6 +67,33 @@ def test_invalid_utf8_is_one_bad_row_and_is_carried_through(tmp_path):
     assert after.column("question").cast(pa.binary()).to_pylist() == [b"A?", b"caf\xe9", b"C?"]
 
 
+@pytest.mark.parametrize(
+    "ids",
+    [
+        pa.array([0, 1], pa.timestamp("ns")),
+        pa.array([0, 2**31 - 1], pa.int32()).view(pa.date32()),
+    ],
+)
+def test_an_id_that_python_cannot_hold_is_a_missing_id(tmp_path, ids):
+    pq.write_table(pa.table({"id": ids, "question": ["A?", "B?"]}), tmp_path / "q.parquet")
+    reader = open_reader(tmp_path / "q.parquet")
+    rows = list(reader.rows())
+    assert [(row.id, row.question, row.error) for row in rows] == [
+        ("row-000001", "A?", None),
+        ("row-000002", "B?", None),
+    ]
+    assert rows[1].flags == ("missing_id",)
+    after = pq.read_table(io.BytesIO(write(reader, rows)))
+    assert after.column("id").equals(pq.read_table(tmp_path / "q.parquet").column("id"))
+
+
+def test_input_columns_are_not_repeated_where_no_row_is_chosen(tmp_path):
+    pq.write_table(pa.table({"question": ["A?"], "flags": [3]}), tmp_path / "q.parquet")
+    names = pq.read_table(io.BytesIO(write(open_reader(tmp_path / "q.parquet"), []))).column_names
+    assert len(set(names)) == len(names)
+    assert "imc_flags" in names
+
+
 def test_input_columns_are_not_overwritten(tmp_path):
     pq.write_table(pa.table({"question": ["A?"], "flags": [3]}), tmp_path / "q.parquet")
     reader = open_reader(tmp_path / "q.parquet")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-import time
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ import pytest
 from imc_agents.data.rows import Row
 from imc_agents.errors import BackendUnreachableError, ConfigError, InfraError, UsageError
 from imc_agents.refinement import Refinement
-from imc_agents.runs.batch import Refine, run_batch
+from imc_agents.runs.batch import Refine, _pauses, run_batch
 from imc_agents.runs.writer import RunWriter, StorageError
 from imc_agents.trace.events import Called, Perceived, Recorder, load
 from tests.runs.scripted import Refiner
@@ -114,16 +112,27 @@ def test_partial_events_of_a_failed_row_are_kept_and_those_of_failed_attempts_ar
 
 
 def test_pauses_between_attempts_grow_and_do_not_depend_on_the_clock(tmp_path):
-    moments: list[float] = []
+    pauses = list(_pauses("r0", 3))
+    assert list(_pauses("r0", 3)) == pauses
+    assert list(_pauses("r1", 3)) != pauses
+    many = list(_pauses("r0", 20))
+    assert many[:3] == pauses
+    assert len(many) == 20
+    for number, pause in enumerate(many):
+        middle = min(0.01 * 2**number, 30)
+        assert 0.5 * middle <= pause <= 1.5 * middle
+
+
+def test_an_infrastructure_error_is_tried_again_as_often_as_is_set(tmp_path):
+    attempts = 0
 
     async def refine(sample_id: str, question: str, record: Recorder) -> Refinement:
-        moments.append(time.monotonic())
+        nonlocal attempts
+        attempts += 1
         raise InfraError("down")
 
     run(tmp_path, [make_row(0, "A?")], refine, infra_retries=3)
-    pauses = [after - before for before, after in pairwise(moments)]
-    assert len(pauses) == 3
-    assert all(0.005 * 2**number <= pause <= 0.015 * 2**number + 0.2 for number, pause in enumerate(pauses))
+    assert attempts == 4
 
 
 def test_rows_with_one_id_are_all_refined_under_names_of_their_own(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -18,12 +19,18 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from imc_agents.config.schema import RunConfig
+from imc_agents.data.registry import open_reader
 from imc_agents.data.rows import RESULT_FIELDS
 from imc_agents.errors import UsageError
+from imc_agents.models.protocol import Capabilities
+from imc_agents.runs.execute import execute_run
 from imc_agents.runs.export import check_target
-from imc_agents.runs.start import start_run
+from imc_agents.runs.manifest import Selection
+from imc_agents.runs.start import select, start_run
 from imc_agents.runs.writer import RunWriter, StorageError
 from tests.runs.helpers import imc, only_run, start, write_questions
+from tests.runs.scripted import Refiner
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -237,6 +244,29 @@ def test_too_many_failures_end_with_3_and_retry_errors_redoes_all_but_data_error
     assert tolerant.returncode == 0
 
 
+def test_interrupted_before_the_model_is_there_nothing_was_refined(tmp_path):
+    class Loading(Refiner):
+        async def open(self) -> dict[str, Capabilities]:
+            os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.sleep(60)
+            raise AssertionError
+
+    write(tmp_path / "in.jsonl", "fail:model", "Is teh A?")
+    imc(tmp_path, "refine", "in.jsonl")
+    result = asyncio.run(
+        execute_run(
+            only_run(tmp_path),
+            Loading(None),
+            RunConfig(),
+            on_start=lambda total, done: None,
+            on_progress=lambda refinement: None,
+            retry_errors=True,
+        )
+    )
+    assert not result.finished
+    assert (result.totals.rows, result.totals.failed, result.fresh) == (2, 1, 0)
+
+
 def test_resume_refuses_what_would_not_match(tmp_path):
     write(tmp_path / "in.jsonl", "Is teh A?", "fail:unreachable")
     imc(tmp_path, "refine", "in.jsonl", "-j", "1")
@@ -287,6 +317,34 @@ def test_a_full_disk_under_the_output_loses_nothing(tmp_path):
     assert done.returncode == 0, done.stderr
     assert len(lines(tmp_path / "out.jsonl")) == 50
     assert not (tmp_path / "none").exists()
+
+
+def test_the_output_can_be_a_descriptor_of_a_pipe(tmp_path):
+    write(tmp_path / "in.jsonl", "Is teh A?")
+    process = start(tmp_path, "refine", "in.jsonl", "-o", "/dev/stdout", "--quiet")
+    stdout, stderr = process.communicate(timeout=30)
+    assert process.returncode == 0, stderr
+    assert json.loads(stdout.splitlines()[0])["refined"] == "Is the A?"
+
+
+def test_a_link_is_followed_to_the_folder_that_is_written_to(tmp_path):
+    write(tmp_path / "in.jsonl", "Is teh A?")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out.jsonl").symlink_to("elsewhere/out.jsonl")
+    assert imc(tmp_path, "refine", "in.jsonl", "-o", "out.jsonl").returncode == 0
+    assert lines(tmp_path / "elsewhere" / "out.jsonl")[0]["refined"] == "Is the A?"
+    assert (tmp_path / "out.jsonl").is_symlink()
+    (tmp_path / "dangling.jsonl").symlink_to("gone/out.jsonl")
+    with pytest.raises(UsageError, match="does not exist; create it first"):
+        check_target(tmp_path / "dangling.jsonl", None)
+
+
+def test_limited_rows_are_not_read_past_the_last(tmp_path):
+    write(tmp_path / "in.jsonl", "A?", "B?", "C?")
+    for limit in range(4):
+        rows = open_reader(tmp_path / "in.jsonl").rows()
+        assert [row.index for row in select(rows, Selection(limit=limit))] == list(range(limit))
+        assert [row.index for row in rows] == list(range(limit, 3)), "the rest is still there"
 
 
 @pytest.mark.parametrize(
@@ -360,7 +418,16 @@ def test_runs_list_and_show_give_json_when_piped(tmp_path):
     assert imc(tmp_path, "runs", "list").stdout == ""
     write(tmp_path / "in.jsonl", "Is teh A?", 3)
     imc(tmp_path, "refine", "in.jsonl")
-    (row,) = [json.loads(line) for line in imc(tmp_path, "runs", "list").stdout.splitlines()]
+    bare = tmp_path / "runs" / "0-bare-0"
+    bare.mkdir()
+    shutil.copy(only_run(tmp_path) / "manifest.json", tmp_path / "manifest.json")
+    listed = imc(tmp_path, "runs", "list").stdout.splitlines()
+    (tmp_path / "manifest.json").rename(bare / "manifest.json")
+    assert listed[0] in imc(tmp_path, "runs", "list").stdout.splitlines(), (
+        "a run without run.db hides no other"
+    )
+    shutil.rmtree(bare)
+    (row,) = [json.loads(line) for line in listed]
     assert (row["state"], row["rows"], row["ok"], row["data_error"]) == ("finished", 2, 1, 1)
     shown = json.loads(imc(tmp_path, "runs", "show", "in").stdout)
     assert shown["run"] == row["run"]
