@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -134,16 +135,24 @@ def run(arguments: Sequence[str]) -> int:
         return 130
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # The reader of our output has left (`imc ... | head`); Python would complain again while closing stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (BrokenPipeError, SystemExit):
+        # The reader of our output has left (`imc ... | head`); typer leaves by SystemExit then.
+        _drop_stdout()
         return 0
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _drop_stdout()
+            return _fail("cannot write the output: the disk is full; free some space", 2)
         if os.environ.get("IMC_DEBUG") == "1":
             raise
         summary = " ".join(f"{type(error).__name__}: {error}".split())
         return _fail(f"{summary}; this is a defect of imc; rerun with IMC_DEBUG=1 for the traceback", 1)
     return result if isinstance(result, int) else 0
+
+
+def _drop_stdout() -> None:
+    """Let what is still buffered go nowhere; Python would complain about it while closing stdout."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main() -> None:

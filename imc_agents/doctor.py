@@ -231,8 +231,8 @@ def _folders(config: Config) -> Iterator[Finding]:
         "runs": (Path(config.run.directory), "run.directory"),
     }
     for name, (path, setting) in places.items():
-        base = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
         try:
+            base = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
             with tempfile.NamedTemporaryFile(dir=base):
                 free = shutil.disk_usage(base).free
         except OSError as error:

@@ -130,9 +130,16 @@ def test_a_defect_is_one_line_and_says_how_to_see_more(
 
 
 def test_a_reader_that_leaves_early_is_no_error() -> None:
-    script = f"{sys.executable} -m cli noise list | head -c 1 >/dev/null"
+    script = f"{sys.executable} -m cli noise list | head -c 1 >/dev/null; exit ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=False)
-    assert done.stderr == ""
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_full_disk_behind_stdout_is_one_clear_line() -> None:
+    script = f"{sys.executable} -m cli config schema > /dev/full"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "imc: error: cannot write the output: the disk is full; free some space\n"
 
 
 def test_langsmith_stays_off_although_the_shell_turns_it_on() -> None:

@@ -279,11 +279,11 @@ def _alone(ctx: typer.Context, option: str) -> None:
     from imc_agents.errors import UsageError
 
     given = [
-        name
-        for name in ctx.params
-        if (source := ctx.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
+        parameter.opts[0]
+        for parameter in ctx.command.params
+        if (source := ctx.get_parameter_source(parameter.name or "")) and source.name == "COMMANDLINE"
     ]
-    if others := [f"--{name}" for name in given if name != option]:
+    if others := [name for name in given if name != f"--{option}"]:
         raise UsageError(f"--{option} goes on as it was started; leave out {', '.join(others)}")
 
 

@@ -30,7 +30,6 @@ def print_requests(
         ConfigError: if the agents cannot be set up.
     """
     import asyncio
-    import shutil
     import tempfile
 
     from rich.console import Console
@@ -40,7 +39,7 @@ def print_requests(
     from imc_agents.agents.refiner import Refiner
     from imc_agents.data.registry import open_reader
     from imc_agents.data.rows import Row
-    from imc_agents.runs.start import select
+    from imc_agents.runs.start import count_rows, select, spool_stdin
 
     console = Console(highlight=False)
 
@@ -52,6 +51,7 @@ def print_requests(
 
     async def run(path: Path) -> None:
         reader = open_reader(path, format=format, question_field=question_field, id_field=id_field)
+        count_rows(reader, selection)
         current: list[Row] = []
         refiner = Refiner(config, dry_run=lambda text: show(current[-1], "request", text))
         await refiner.open()
@@ -72,7 +72,4 @@ def print_requests(
         return
     format = format or "jsonl"
     with tempfile.TemporaryDirectory() as folder:
-        spool = Path(folder) / "stdin"
-        with spool.open("wb") as copy:
-            shutil.copyfileobj(source, copy)
-        asyncio.run(run(spool))
+        asyncio.run(run(spool_stdin(source, Path(folder) / "stdin")))

@@ -23,8 +23,6 @@ def init(
     ] = "default",
 ) -> None:
     """Lay out an editable project: config, prompts and a sample input."""
-    from imc_agents.config.load import local_files
-
     contents = _contents(profile)
     there = [name for name in contents if (directory / name).exists()]
     if there:
@@ -36,7 +34,7 @@ def init(
             path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write {error.filename or directory}: {error.strerror}") from None
-    _report(directory, list(contents), config=local_files(directory)[0])
+    _report(directory, list(contents))
 
 
 def _contents(profile: str) -> dict[str, str]:
@@ -58,7 +56,7 @@ def _contents(profile: str) -> dict[str, str]:
     }
 
 
-def _report(directory: Path, written: list[str], config: Path) -> None:
+def _report(directory: Path, written: list[str]) -> None:
     if not sys.stdout.isatty():
         for name in written:
             typer.echo(json.dumps({"written": str(directory / name)}, ensure_ascii=False))
@@ -83,7 +81,5 @@ def _report(directory: Path, written: list[str], config: Path) -> None:
         )
     )
     console.print(
-        Text.assemble(
-            "next: ", (f"cd {config.parent} && imc refine questions.jsonl -o refined.jsonl", "bold")
-        )
+        Text.assemble("next: ", (f"cd {directory} && imc refine questions.jsonl -o refined.jsonl", "bold"))
     )

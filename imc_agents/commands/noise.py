@@ -38,7 +38,7 @@ def text_noise(
     texts = [line.rstrip("\r\n") for line in sys.stdin] if text == "-" else [text]
     for number, clean in enumerate(texts, start=1):
         # Lines of stdin are samples of their own, as rows of a file are.
-        identity = sample_id if len(texts) == 1 else f"{sample_id}{number}"
+        identity = f"{sample_id}{number}" if text == "-" else sample_id
         for level in SEVERITIES if all_severities else (severity,):
             noised = apply_text_noise(clean, kind, level, seed=seed, sample_id=identity, dataset=dataset)
             _show(clean, kind, level, seed, identity, noised)

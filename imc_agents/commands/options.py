@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from imc_agents.config.load import Resolved
 
-__all__ = ["ConfigOption", "ProfileOption", "SetOption", "load_config"]
+__all__ = ["ConfigOption", "ProfileOption", "SetOption", "load_config", "runs_directory"]
 
 _PANEL = "Configuration"
 
@@ -73,3 +73,11 @@ def load_config(
 
         check_roles(resolved.config, resolved.origins)
     return resolved
+
+
+def runs_directory(run: str | None = None) -> Path:
+    """Return the configured folder with run folders; for a run named by its path, the folder it lies in."""
+    # What counts for such a run is its own config.yaml: a mistake in today's configuration must not hide it.
+    if run is not None and Path(run).is_dir():
+        return Path(run).parent
+    return Path(load_config(prompts=False).config.run.directory)

@@ -51,8 +51,15 @@ def list_all(
 
 
 def _users(settings: Config, prompt: str) -> list[str]:
+    from imc_agents.agents.contracts import BASELINE_PROMPT, GENERATED_PROMPT
+
+    sms = settings.sms
+    others = {"sms.context_prompt": sms.context_prompt, "sms.offtopic_prompt": sms.offtopic_prompt}
+    if sms.supervisor.mode == "generate":
+        others["sms.supervisor.mode"] = GENERATED_PROMPT
+    others["imc bench text"] = BASELINE_PROMPT
     users = [name for name, role in settings.roles.items() if role.prompt == prompt]
-    return [*users, "sms.context_prompt"] if settings.sms.context_prompt == prompt else users
+    return [*users, *(user for user, name in others.items() if name == prompt)]
 
 
 def _item(row: dict[str, Any]) -> Item:

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from imc_agents.commands.options import ConfigOption, ProfileOption, SetOption, load_config
+from imc_agents.commands.options import (
+    ConfigOption,
+    ProfileOption,
+    SetOption,
+    load_config,
+    runs_directory,
+)
 from imc_agents.errors import UsageError
 
 if TYPE_CHECKING:
@@ -150,7 +156,7 @@ def resume(
     from imc_agents.runs.start import CONFIG
     from imc_agents.runs.store import find_run
 
-    folder = find_run(run, Path(load_config(prompts=False).config.run.directory))
+    folder = find_run(run, runs_directory(run))
     given = () if concurrency is None else (f"run.concurrency={concurrency}",)
     resolved = resolve(files=[folder / CONFIG], overrides=given).config
     _carry_out(
@@ -282,7 +288,16 @@ def _report(result: RunResult, *, quiet: bool, trace_one: bool) -> None:
 
 
 def _copy_to_stdout(path: Path) -> None:
-    with path.open("rb") as stream:
-        while block := stream.read(_COPY_BYTES):
-            sys.stdout.buffer.write(block)
-    sys.stdout.buffer.flush()
+    from imc_agents.runs.writer import StorageError
+
+    try:
+        with path.open("rb") as stream:
+            while block := stream.read(_COPY_BYTES):
+                sys.stdout.buffer.write(block)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"stdout: cannot be written ({error.strerror}); the whole output is in {path}"
+        ) from error

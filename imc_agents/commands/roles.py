@@ -87,7 +87,7 @@ def check(
     overrides: SetOption = None,
 ) -> None:
     """Check each role: its prompt loads, uses only what the role gets, and returns what the role expects."""
-    from imc_agents.agents.contracts import role_problems
+    from imc_agents.agents.contracts import check_roles, role_problems
 
     resolved = load_config(config, profile, overrides, prompts=False)
     problems = {name: role_problems(name, role) for name, role in resolved.config.roles.items()}
@@ -100,7 +100,7 @@ def check(
     else:
         _print_check(problems)
     # The exit code is that of a run with this configuration: a disabled role stops none.
-    load_config(config, profile, overrides)
+    check_roles(resolved.config, resolved.origins)
 
 
 def _print_check(problems: dict[str, list[tuple[str, str]]]) -> None:

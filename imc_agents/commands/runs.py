@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imc_agents.commands.options import load_config
+from imc_agents.commands.options import runs_directory
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,7 +36,7 @@ def list_all(
     from imc_agents.errors import UsageError
     from imc_agents.runs.store import RunStore, list_runs
 
-    directory = directory or _directory()
+    directory = directory or runs_directory()
     runs: list[dict[str, Any]] = []
     for folder in list_runs(directory):
         try:
@@ -67,7 +67,7 @@ def show(
     """Show what one run did and what it ran on: a table on a terminal, one JSON line when piped."""
     from imc_agents.runs.store import open_run
 
-    with open_run(run, directory or _directory()) as store:
+    with open_run(run, directory or runs_directory(run)) as store:
         record = _record(store.folder, store.manifest, store.totals())
         record["manifest"] = store.manifest.model_dump(mode="json")
     if not sys.stdout.isatty():
@@ -76,10 +76,6 @@ def show(
     from rich.console import Console
 
     Console(highlight=False).print(_details(record))
-
-
-def _directory() -> Path:
-    return Path(load_config(prompts=False).config.run.directory)
 
 
 def _record(folder: Path, manifest: Manifest, totals: Totals) -> dict[str, Any]:

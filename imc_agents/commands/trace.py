@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imc_agents.commands.options import load_config
+from imc_agents.commands.options import runs_directory
 
 if TYPE_CHECKING:
     from imc_agents.refinement import Status
@@ -22,6 +22,7 @@ app = typer.Typer(help="Read the agents' decisions.", no_args_is_help=True, add_
 
 _LISTED_ON_TERMINAL = 50
 _IDS_COMPARED = 20_000
+_ID_DIGITS = 19  # a number with fewer digits fits the store's row numbers
 
 _Run = Annotated[str, typer.Argument(metavar="RUN", help="Run folder, start of its id, its name, or last.")]
 _Directory = Annotated[
@@ -143,7 +144,7 @@ def _open(run: str, directory: Path | None) -> RunStore:
     from imc_agents.runs.store import list_runs, open_run
 
     if directory is None:
-        directory = Path(load_config(prompts=False).config.run.directory)
+        directory = runs_directory(run)
     if not Path(run).is_dir() and not list_runs(directory):
         raise UsageError(f"no runs in {directory} yet; `imc refine FILE` makes one")
     return open_run("last" if run == "latest" else run, directory)
@@ -173,7 +174,10 @@ def _find(store: RunStore, question: str | None) -> SampleRecord:
             cure = f"`imc resume {store.folder}` goes on with it"
             raise UsageError(f"{store.folder}: no question of this run is finished yet; {cure}")
         return sample
-    for key in [question, *([int(question) - 1] if question.isdecimal() else [])]:
+    for key in [
+        question,
+        *([int(question) - 1] if question.isdecimal() and len(question) < _ID_DIGITS else []),
+    ]:
         try:
             return store.sample(key)
         except UsageError:

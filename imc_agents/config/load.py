@@ -62,9 +62,9 @@ class Resolved:
     files: tuple[Path, ...]
 
 
-def local_files(folder: Path | None = None) -> tuple[Path, ...]:
-    """Return the ``imc.yaml`` of the folder (default: the working directory) as a tuple, empty where there is none."""
-    path = Path(LOCAL_FILE) if folder is None else folder / LOCAL_FILE
+def local_files() -> tuple[Path, ...]:
+    """Return the ``imc.yaml`` of the working directory as a tuple, empty where there is none."""
+    path = Path(LOCAL_FILE)
     return (path,) if path.is_file() else ()
 
 
@@ -128,7 +128,7 @@ def _take_profile(layers: list[Node], flag: str | None) -> tuple[list[Node], str
     rest: list[Node] = []
     for layer in layers:
         keys: dict[str, Node] = dict(layer.children or {})
-        if chosen := keys.pop("profile", None):
+        if (chosen := keys.pop("profile", None)) and plain(chosen) is not None:
             name, where = str(plain(chosen)), chosen.where
         rest.append(Node(keys, layer.where))
     return (rest, name, where) if flag is None else (rest, flag, "--profile")

@@ -163,7 +163,7 @@ class AdjudicateConfig(_Section):
     revisit_nats: float = Field(
         default=8.0,
         ge=0,
-        description="Edits this close are weighed again once a doubtful word behind them is repaired; 0 never.",
+        description="Edits this close are weighed again once a doubtful word behind them is decided; 0 never.",
     )
     judge: Literal["none", "meaning"] = Field(
         default="none",

@@ -62,7 +62,7 @@ def start_run(
     if isinstance(source, Path):
         # A mistake in the input shows before anything is created.
         reader = open_reader(source, format=format, question_field=question_field, id_field=id_field)
-        total, rows = _count(reader, selection)
+        total, rows = count_rows(reader, selection)
         if output is not None:
             check_target(output, source, reader.format)
         folder = make_run_folder(directory, name or source.stem)
@@ -72,9 +72,9 @@ def start_run(
             check_target(output, None, kind)
         folder = make_run_folder(directory, name or "stdin")
         try:
-            spool = _spool(source, folder / f"input.{kind}")
+            spool = spool_stdin(source, folder / f"input.{kind}")
             reader = open_reader(spool, format=kind, question_field=question_field, id_field=id_field)
-            total, rows = _count(reader, selection)
+            total, rows = count_rows(reader, selection)
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -146,7 +146,7 @@ def select(rows: Iterator[Row], selection: Selection) -> Iterator[Row]:
             return
 
 
-def _count(reader: Reader, selection: Selection) -> tuple[int, int]:
+def count_rows(reader: Reader, selection: Selection) -> tuple[int, int]:
     """Return the number of rows and of selected rows.
 
     Raises:
@@ -166,7 +166,7 @@ def _count(reader: Reader, selection: Selection) -> tuple[int, int]:
     return total, rows if selection.limit is None else min(rows, selection.limit)
 
 
-def _spool(stream: BinaryIO, path: Path) -> Path:
+def spool_stdin(stream: BinaryIO, path: Path) -> Path:
     try:
         with path.open("wb") as copy:
             shutil.copyfileobj(stream, copy, 2**20)
