@@ -135,8 +135,10 @@ def run(arguments: Sequence[str]) -> int:
         return 130
     except KeyboardInterrupt:
         return 130
-    except (BrokenPipeError, SystemExit):
-        # The reader of our output has left (`imc ... | head`); typer leaves by SystemExit then.
+    except (BrokenPipeError, SystemExit) as error:
+        # The reader of our output has left (`imc ... | head`); typer makes a SystemExit of that.
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
         _drop_stdout()
         return 0
     except Exception as error:

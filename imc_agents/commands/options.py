@@ -77,7 +77,9 @@ def load_config(
 
 def runs_directory(run: str | None = None) -> Path:
     """Return the configured folder with run folders; for a run named by its path, the folder it lies in."""
+    from imc_agents.runs.manifest import FILE_NAME
+
     # What counts for such a run is its own config.yaml: a mistake in today's configuration must not hide it.
-    if run is not None and Path(run).is_dir():
+    if run is not None and (Path(run) / FILE_NAME).is_file():
         return Path(run).parent
     return Path(load_config(prompts=False).config.run.directory)

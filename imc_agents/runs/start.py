@@ -18,7 +18,7 @@ from imc_agents.runs.export import check_target
 from imc_agents.runs.manifest import InputInfo, Manifest, Selection, write_manifest
 from imc_agents.runs.writer import StorageError, make_run_folder, utc_now
 
-__all__ = ["CONFIG", "reopen_input", "select", "start_run"]
+__all__ = ["CONFIG", "count_rows", "reopen_input", "select", "spool_stdin", "start_run"]
 
 CONFIG = "config.yaml"
 
@@ -167,6 +167,12 @@ def count_rows(reader: Reader, selection: Selection) -> tuple[int, int]:
 
 
 def spool_stdin(stream: BinaryIO, path: Path) -> Path:
+    """Copy the stream to the path and return it.
+
+    Raises:
+        UsageError: if the stream is empty.
+        StorageError: if the copy cannot be written.
+    """
     try:
         with path.open("wb") as copy:
             shutil.copyfileobj(stream, copy, 2**20)

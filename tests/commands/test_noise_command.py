@@ -29,6 +29,8 @@ def test_lines_of_stdin_are_samples_of_their_own():
     rows = [json.loads(row) for row in imc("text", "-", stdin=line * 2).stdout.splitlines()]
     assert [row["id"] for row in rows] == ["1", "2"]
     assert rows[0]["slips"] != rows[1]["slips"]
+    (alone,) = imc("text", "-", stdin=line).stdout.splitlines()
+    assert json.loads(alone) == rows[0], "what follows a line changes nothing"
 
 
 def test_list_names_every_noise_and_its_severities():

@@ -131,6 +131,22 @@ def test_prompts_are_listed_with_digest_and_users(imc):
     assert rows["critique"]["used_by"] == ["critique"]
     assert len(rows["critique"]["sha256"]) == 64
     assert rows["likelihood"]["used_by"] == ["sms.context_prompt"]
+    assert rows["offtopic"]["used_by"] == ["sms.offtopic_prompt"]
+    assert rows["rewrite"]["used_by"] == ["imc bench text"]
+    assert rows["specialist_generated"]["used_by"] == []
+    rows = {row["prompt"]: row for row in map(json.loads, imc("prompts", "list", "--profile", "thorough"))}
+    assert rows["specialist_generated"]["used_by"] == ["sms.supervisor.mode"]
+
+
+def test_a_dry_run_refuses_what_the_real_run_refuses(imc):
+    Path("in.jsonl").write_text('{"id": "q1", "question": "A?"}\n')
+    (line,) = imc("refine", "in.jsonl", "--dry-run", "--only", "q9", code=2)
+    assert "no row with the id 'q9' (--only)" in line
+
+
+def test_options_beside_resume_are_named_as_they_are_typed(imc):
+    (line,) = imc("bench", "text", "--resume", "out", "--set", "seed=1", "-n", "3", code=2)
+    assert line.endswith("leave out --limit, --set")
 
 
 def test_render_shows_the_question_as_data(imc):

@@ -56,6 +56,9 @@ def test_a_file_names_its_profile_and_the_flag_wins(write):
     assert resolve(files=[path]).profile == "fast"
     assert resolve("thorough", [path]).config.sms.critique.max_rounds == 3
     assert resolve(environ={"IMC_PROFILE": "fast"}).profile == "fast"
+    empty = write("profile:\n", "empty.yaml")
+    assert resolve(files=[empty]).profile == "default"
+    assert resolve(files=[path, empty]).profile == "fast", "an empty heading changes nothing"
 
 
 def test_profiles_are_what_they_promise():

@@ -158,6 +158,7 @@ def test_stats_agree_with_the_list(imc: Imc) -> None:
         (["show", "last", "vqarad-42"], "did you mean 'vqarad-0042'?"),
         (["show", "last", "99"], "no finished question '99'"),
         (["show", "last", "0"], "no finished question '0'"),
+        (["show", "last", "9" * 20], "no finished question"),
         (["show", "nothing"], "no run 'nothing' in runs"),
         (["list", "--status", "unchangd"], "did you mean 'unchanged'?"),
         (["show", "last", "3", "--all"], "leave out either --all or '3'"),
@@ -175,6 +176,15 @@ def test_without_runs_it_says_how_to_make_one(imc: Imc, tmp_path: Path) -> None:
     code, _, err = imc("show", folder=tmp_path)
     assert code == 2
     assert err == "imc: error: no runs in runs yet; `imc refine FILE` makes one\n"
+
+
+def test_a_run_named_by_its_path_is_read_whatever_todays_configuration_is(imc: Imc, tmp_path: Path) -> None:
+    made = make_run(tmp_path, "old", [("clean-1", Refinement("A?", "A?", "unchanged"), CLEAN)])
+    (tmp_path / "old").mkdir()
+    assert len(records(imc("list", "old", folder=tmp_path)[1])) == 1, "a folder called like a run is no run"
+    (tmp_path / "imc.yaml").write_text("sede: 1\n")
+    assert len(records(imc("list", str(made), folder=tmp_path)[1])) == 1
+    assert imc("list", "last", folder=tmp_path)[0] == 2
 
 
 def test_a_run_without_finished_questions_says_how_to_go_on(imc: Imc, tmp_path: Path) -> None:
