@@ -65,6 +65,10 @@ class Server:
     answer: tuple[int, bytes] | None = None
 
 
+class _Listener(ThreadingHTTPServer):
+    request_queue_size = 128  # the default of 5 resets connections when a crowd comes at once
+
+
 @contextmanager
 def serve(style: Literal["prompt_logprobs", "echo", "none"], *, model: bool = True) -> Iterator[Server]:
     """Serve on a free port until the block ends; without ``model`` only canned answers are given."""
@@ -79,7 +83,7 @@ def serve(style: Literal["prompt_logprobs", "echo", "none"], *, model: bool = Tr
     scorer = Scorer() if model else None
     if model:
         run(backend.open())
-    httpd = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
+    httpd = _Listener(("127.0.0.1", 0), BaseHTTPRequestHandler)
     server = Server(f"http://127.0.0.1:{httpd.server_address[1]}/v1", style)
 
     class Handler(BaseHTTPRequestHandler):
