@@ -96,10 +96,8 @@ class EmbeddedRun:
             "bare_tokens_per_second": round(of_bare, 1),
             "ratio": round(of_pipeline / of_bare, 4),
             "bar": BAR,
-            "padding_share": _padding(pipeline.work),
-            "bare_padding_share": _padding(bare.work),
-            "rows_per_batch": round(pipeline.work.rows / pipeline.work.batches, 2),
-            "bare_rows_per_batch": round(bare.work.rows / bare.work.batches, 2),
+            "tokens_per_batch": round(pipeline.work.tokens / pipeline.work.batches, 1),
+            "bare_tokens_per_batch": round(bare.work.tokens / bare.work.batches, 1),
             "overhead_ms_per_question": round(1000 * (pipeline.seconds - pipeline.work.seconds) / asked, 2),
             "first_result_seconds": round(self.first_result_seconds, 2),
             "peak_resident_mib": round(self.peak_mib, 1),
@@ -213,8 +211,9 @@ def embedded_table(run: EmbeddedRun) -> Any:
     table.add_row("questions/s", f"{found['questions_per_second']:.2f}")
     table.add_row("tokens/s", f"{found['tokens_per_second']:,.0f}", f"{found['bare_tokens_per_second']:,.0f}")
     table.add_row("  share of the bare model", Text(f"{found['ratio']:.2f}", "green" if reached else "red"))
-    table.add_row("padding", f"{found['padding_share']:.1%}", f"{found['bare_padding_share']:.1%}")
-    table.add_row("rows a batch", f"{found['rows_per_batch']:.1f}", f"{found['bare_rows_per_batch']:.1f}")
+    table.add_row(
+        "tokens a batch", f"{found['tokens_per_batch']:.0f}", f"{found['bare_tokens_per_batch']:.0f}"
+    )
     table.add_section()
     table.add_row("tokens scored a question", f"{found['tokens_per_question']:,.0f}")
     table.add_row("model calls a question", f"{found['calls_per_question']:.2f}")
@@ -286,10 +285,6 @@ async def _run(source: Path, folder: Path, refiner: _Observed, config: Config) -
     if not done.finished:
         raise KeyboardInterrupt
     return done.seconds, done.totals.failed
-
-
-def _padding(work: Work) -> float:
-    return round(1 - work.tokens / max(work.padded, 1), 4)
 
 
 def _process_started() -> float:

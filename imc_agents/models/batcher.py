@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import threading
 import time
-from collections import defaultdict
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import astuple, dataclass, field
@@ -44,14 +44,12 @@ class Work:
         batches: Forward passes.
         rows: Rows in them.
         tokens: Tokens in these rows.
-        padded: Tokens in them, padding included.
         seconds: Wall time of the passes.
     """
 
     batches: int = 0
     rows: int = 0
     tokens: int = 0
-    padded: int = 0
     seconds: float = 0.0
 
     def __add__(self, other: Work) -> Work:
@@ -64,9 +62,9 @@ class Work:
 class Batcher:
     """Runs score rows and replies on an engine in its own thread.
 
-    Rows that share context and padded length are batched up to ``max_batch_tokens``; the fullest batch goes first.
-    Replies are written in lock-step groups that share context and padded length; one step of a group alternates with
-    one score batch, so neither waits for the other.
+    Rows are scored in the order in which they came, as many at once as ``max_batch_tokens`` allows. Replies are
+    written in lock-step groups that share context and padded length; one step of a group alternates with one score
+    batch, so neither waits for the other.
     """
 
     def __init__(self, load: Callable[[], Engine], *, max_batch_tokens: int, max_replies: int) -> None:
@@ -75,7 +73,7 @@ class Batcher:
         self._max_batch_tokens = max_batch_tokens
         self._max_replies = max_replies
         self._wake = threading.Condition()
-        self._rows: dict[tuple[tuple[int, ...], int], list[tuple[_ScoreJob, int]]] = defaultdict(list)
+        self._rows: deque[tuple[_ScoreJob, int]] = deque()
         self._replies: list[_ReplyJob] = []
         self._group: tuple[Decoding, list[_ReplyJob]] | None = None
         self._taken: list[_ScoreJob | _ReplyJob] = []  # what the batch in flight answers
@@ -93,8 +91,7 @@ class Batcher:
         job = _ScoreJob(context, rows)
         with self._wake:
             self._check_open()
-            for index, row in enumerate(rows):
-                self._rows[(context, bucket_length(len(row.tokens)))].append((job, index))
+            self._rows.extend((job, index) for index in range(len(rows)))
             self._wake.notify()
         return job.future
 
@@ -148,39 +145,36 @@ class Batcher:
         return not self._closing
 
     def _score_batch(self, engine: Engine) -> None:
-        batch, key = self._take_rows()
+        batch = self._take_rows()
         if not batch:
             return
         self._taken = [job for job, _ in batch]
-        context = engine.context(key[0])
+        contexts = [engine.context(job.context) for job, _ in batch]
         rows = [job.rows[index] for job, index in batch]
         started = time.perf_counter()
-        results = engine.score(context, rows)
+        results = engine.score(contexts, rows)
         seconds = time.perf_counter() - started
-        self.work += Work(1, len(rows), sum(len(row.tokens) for row in rows), len(rows) * key[1], seconds)
+        self.work += Work(1, len(rows), sum(len(row.tokens) for row in rows), seconds)
         for (job, index), logprobs in zip(batch, results, strict=True):
             job.done[index] = logprobs
             if len(job.done) == len(job.rows) and not job.future.cancelled():
                 _deliver(job.future, [job.done[line] for line in range(len(job.rows))])
         self._taken = []
 
-    def _take_rows(self) -> tuple[list[tuple[_ScoreJob, int]], tuple[tuple[int, ...], int]]:
+    def _take_rows(self) -> list[tuple[_ScoreJob, int]]:
+        batch: list[tuple[_ScoreJob, int]] = []
+        room = self._max_batch_tokens
         with self._wake:
-            for key in list(self._rows):
-                self._rows[key] = [entry for entry in self._rows[key] if not entry[0].future.cancelled()]
-                if not self._rows[key]:
-                    del self._rows[key]
-            if not self._rows:
-                return [], ((), 0)
-            key = max(self._rows, key=lambda k: min(len(self._rows[k]) * k[1], self._max_batch_tokens))
-            count = max(1, self._max_batch_tokens // key[1])
-            waiting = self._rows[key]
-            batch, rest = waiting[:count], waiting[count:]
-            if rest:
-                self._rows[key] = rest
-            else:
-                del self._rows[key]
-            return batch, key
+            while self._rows:
+                job, index = self._rows[0]
+                tokens = len(job.rows[index].tokens)
+                if not job.future.cancelled():
+                    if batch and tokens > room:
+                        break
+                    batch.append((job, index))
+                    room -= tokens
+                self._rows.popleft()
+        return batch
 
     def _reply_step(self, engine: Engine) -> None:
         if self._group is None:
@@ -217,7 +211,7 @@ class Batcher:
         """End everything that is queued or in flight: cancelled, or with the error."""
         with self._wake:
             jobs: list[_ScoreJob | _ReplyJob] = [*self._taken, *self._replies]
-            jobs += [job for entries in self._rows.values() for job, _ in entries]
+            jobs += [job for job, _ in self._rows]
             jobs += self._group[1] if self._group is not None else []
             self._taken = []
             self._rows.clear()

@@ -83,13 +83,12 @@ class Decoding:
             if not self.active:
                 return
             self._select(kept)
-        tokens = [self.replies[index].tokens[-1] for index in self.active]
+        lines = self._engine.lines(self.active)
+        tokens = [self.replies[index].tokens[-1] for index in lines]
         positions = [
             self._before + len(self._requests[index].prompt) + len(self.replies[index].tokens) - 1
-            for index in self.active
+            for index in lines
         ]
-        if len(self.active) == 1:
-            tokens, positions = tokens * 2, positions * 2
         self._filled = np.concatenate([self._filled, np.ones((len(self._filled), 1), dtype=np.bool_)], axis=1)
         self._tokens = self._choose(self._engine.step(self._cache, self._filled, tokens, positions))
 
@@ -115,7 +114,7 @@ class Decoding:
     def _select(self, lines: list[int]) -> None:
         import torch
 
-        rows = lines if len(lines) > 1 else lines * 2
+        rows = self._engine.lines(lines)
         self._cache.batch_select_indices(torch.tensor(rows, device=self._engine.device))
         self._filled = self._filled[rows]
 

@@ -36,7 +36,7 @@ class Settings(BaseModel):
         "auto", description="bfloat16 where the hardware has it."
     )
     threads: int | None = Field(None, ge=1, description="CPU threads; all cores by default.")
-    max_batch_tokens: int = Field(1024, ge=64, description="Padded tokens in one score batch.")
+    max_batch_tokens: int = Field(512, ge=64, description="Tokens in one score batch.")
     max_replies: int = Field(32, ge=1, description="Replies written in lock-step.")
 
 
@@ -157,11 +157,8 @@ class EmbeddedBackend:
         This is the most that the model can do; ``work`` tells what it took.
         """
         self._check_open()
-        by_context: dict[tuple[int, ...], list[PackedRow]] = {}
-        for context, texts in requests:
-            head, rows, _ = self._pack(context, texts)
-            by_context.setdefault(head, []).extend(rows)
-        waiting = [self._batcher.score(head, rows) for head, rows in by_context.items()]
+        packed = [self._pack(context, texts)[:2] for context, texts in requests]
+        waiting = [self._batcher.score(head, rows) for head, rows in packed]
         await asyncio.gather(*map(asyncio.wrap_future, waiting))
 
     async def close(self) -> None:

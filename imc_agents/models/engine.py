@@ -1,8 +1,9 @@
 """The causal language model in process: batched scoring of packed rows and lock-step generation.
 
-Numbers of one row never depend on the rows beside it: rows of a batch share their padded length, which is a function
-of the row alone, and the matrix products of a row do not depend on how many rows there are (at least two: one row
-alone takes another kernel). So a result is the same alone, in a crowd, and after a resume, bit by bit on a CPU.
+Numbers of one row never depend on the rows beside it: attention pads a row to a length that is a function of the row
+alone, and the matrix products of a row do not depend on how many rows there are. Very few rows take other kernels, so
+there are always some more (see ``_LEAST_ROWS``). So a result is the same alone, in a crowd, and after a resume, bit by
+bit on a CPU.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from imc_agents.errors import BackendUnreachableError
-from imc_agents.models.packing import PackedRow, attention_mask, bucket_length
+from imc_agents.errors import BackendUnreachableError, InfraError
+from imc_agents.models.packing import PackedRow, bucket_length, pack, unpack
+from imc_agents.models.ragged import ATTENTION, Context, ragged, register
 
 if TYPE_CHECKING:
     import torch
@@ -28,16 +29,9 @@ __all__ = ["Context", "Engine", "load_engine"]
 
 _CONTEXTS = 16
 _M_MMAP_THRESHOLD = -3  # of malloc.h
+_LEAST_ROWS = 16  # of a matrix product; float32 products of fewer differ in the last bits
+_SAME_NATS = 0.5  # bfloat16 rounds off less than half of it
 _HEAD_ROWS = 128  # rows of logits at a time: 128 x 49,152 floats stay in the last-level cache
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """Keys and values of a context, [1, heads, K, dim] per layer, and its last hidden state [1, H]."""
-
-    layers: tuple[tuple[torch.Tensor, torch.Tensor], ...]
-    hidden: torch.Tensor
-    length: int
 
 
 class Engine:
@@ -50,6 +44,7 @@ class Engine:
         self.vocabulary = int(model.get_output_embeddings().weight.shape[0])
         self.max_tokens = int(getattr(model.config, "max_position_embeddings", 2048))
         self._contexts: OrderedDict[tuple[int, ...], Context] = OrderedDict()
+        self._logits: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def context(self, tokens: tuple[int, ...]) -> Context:
         """Return the computed context of these tokens, which may be none; the most recent ones are kept."""
@@ -73,31 +68,29 @@ class Engine:
             self._contexts.popitem(last=False)
         return context
 
-    def score(self, context: Context, rows: Sequence[PackedRow]) -> list[list[float]]:
-        """Log-probability of every token of every row; the rows must share their bucket length."""
+    def score(self, contexts: Sequence[Context], rows: Sequence[PackedRow]) -> list[list[float]]:
+        """Log-probability of every token of every row behind its context."""
         import torch
 
-        length = bucket_length(len(rows[0].tokens))
-        ids = np.zeros((len(rows), length), dtype=np.int64)
-        positions = np.full((len(rows), length), context.length, dtype=np.int64)
-        for line, row in enumerate(rows):
-            ids[line, : len(row.tokens)] = row.tokens
-            positions[line, : len(row.tokens)] += row.positions
-        mask = attention_mask(rows, length, context.length)
+        line = ragged(contexts, rows, self.model.dtype, self.device, _LEAST_ROWS)
         with torch.inference_mode():
             hidden = self.model.model(
-                input_ids=torch.from_numpy(ids).to(self.device),
-                position_ids=torch.from_numpy(positions).to(self.device),
-                attention_mask=torch.from_numpy(mask).to(self.device),
-                past_key_values=self._cache(context, len(rows)),
-                use_cache=True,
-            ).last_hidden_state
-            states = torch.cat([context.hidden, hidden.reshape(-1, hidden.shape[-1])])
-            sources = [
-                0 if parent < 0 else 1 + line * length + parent
-                for line, row in enumerate(rows)
-                for parent in row.parents
-            ]
+                input_ids=line.ids,
+                position_ids=line.positions,
+                # Not read, but a mask of four dimensions keeps transformers from making one over the whole line.
+                attention_mask=torch.ones((1, 1, 1, 1), dtype=torch.bool, device=self.device),
+                use_cache=False,
+                line=line,
+            ).last_hidden_state[0]
+            heads = {id(context): context.hidden for context in contexts}
+            before = {key: number for number, key in enumerate(heads)}
+            states = torch.cat([*heads.values(), hidden])
+            sources: list[int] = []
+            start = len(heads)
+            for context, row in zip(contexts, rows, strict=True):
+                first = before[id(context)]
+                sources += [first if parent < 0 else start + parent for parent in row.parents]
+                start += len(row.tokens)
             targets = [token for row in rows for token in row.tokens]
             flat = self._logprobs(states, sources, targets)
         out: list[list[float]] = []
@@ -120,12 +113,7 @@ class Engine:
         head = self.model.get_output_embeddings()
         needed, inverse = np.unique(np.asarray(sources), return_inverse=True)
         unique = states[torch.from_numpy(needed).to(self.device)]
-        normaliser = torch.cat(
-            [
-                torch.logsumexp(head(_at_least_two(part)).float(), -1)[: len(part)]
-                for part in torch.split(unique, _HEAD_ROWS)
-            ]
-        )
+        normaliser = torch.cat([self._normaliser(part, head) for part in torch.split(unique, _HEAD_ROWS)])
         order = torch.from_numpy(inverse).to(self.device)
         # The target's logit in float32: rounding it to bfloat16 would add up to 0.06 nats of noise a token.
         chosen = head.weight[torch.tensor(targets, device=self.device)].float()
@@ -134,6 +122,38 @@ class Engine:
             logits += head.bias[torch.tensor(targets, device=self.device)].float()
         return (logits - normaliser[order]).tolist()
 
+    def _normaliser(self, states: torch.Tensor, head: Any) -> torch.Tensor:
+        """Log of the sum of the exponentials of all logits behind states [n, H]: float32 [n].
+
+        Works in two buffers that are kept: taking fresh memory for the logits of every part takes as long as the
+        arithmetic.
+        """
+        import torch
+
+        rows = max(len(states), _LEAST_ROWS)
+        if self._logits is None:
+            shape = (_HEAD_ROWS, self.vocabulary)
+            self._logits = (
+                torch.empty(shape, dtype=self.model.dtype, device=self.device),
+                torch.empty(shape, device=self.device),
+            )
+        padded = torch.nn.functional.pad(states, (0, 0, 0, rows - len(states)))
+        rounded, logits = (buffer[:rows] for buffer in self._logits)
+        logits.copy_(torch.mm(padded, head.weight.t(), out=rounded))
+        if head.bias is not None:
+            logits.add_(head.bias)
+        top = logits.amax(-1, keepdim=True)
+        sums = logits.sub_(top).exp_().sum(-1)
+        return (sums.log() + top[:, 0])[: len(states)]
+
+    def lines(self, wanted: Sequence[int]) -> list[int]:
+        """The lines of a cache to keep so that these come first and the products of none depend on their number.
+
+        Products of single lines in float32 are the same in multiples of four, in bfloat16 from two on.
+        """
+        step = 2 if self.model.dtype.itemsize == 2 else 4
+        return [*wanted, *[wanted[0]] * (-len(wanted) % step)]
+
     def prefill(
         self, context: Context, prompts: Sequence[Sequence[int]]
     ) -> tuple[Any, npt.NDArray[np.bool_], npt.NDArray[np.float32]]:
@@ -141,12 +161,12 @@ class Engine:
 
         Returns:
             The key-value cache, which of its columns hold tokens (bool [B, K + L]), and the logits behind each prompt
-            (float32 [B, V]). B is at least 2: a single prompt is doubled.
+            (float32 [B, V]). B may be more than the prompts, see ``lines``.
         """
         import torch
 
         length = bucket_length(max(len(prompt) for prompt in prompts))
-        lines = list(prompts) if len(prompts) > 1 else [prompts[0], prompts[0]]
+        lines = [prompts[line] for line in self.lines(range(len(prompts)))]
         ids = np.zeros((len(lines), length), dtype=np.int64)
         filled = np.zeros((len(lines), length), dtype=np.bool_)
         for line, prompt in enumerate(lines):
@@ -190,10 +210,6 @@ class Engine:
             return self.model.get_output_embeddings()(hidden[:, -1]).float().cpu().numpy()
 
 
-def _at_least_two(states: torch.Tensor) -> torch.Tensor:
-    return states if len(states) > 1 else states.expand(2, -1)
-
-
 def load_engine(checkpoint: Checkpoint, *, device: str, dtype: str, threads: int | None) -> Engine:
     """Load a checkpoint.
 
@@ -205,6 +221,7 @@ def load_engine(checkpoint: Checkpoint, *, device: str, dtype: str, threads: int
 
     Raises:
         BackendUnreachableError: the checkpoint cannot be loaded.
+        InfraError: a model of this type cannot be scored here.
     """
     import torch
     from safetensors import SafetensorError
@@ -213,13 +230,14 @@ def load_engine(checkpoint: Checkpoint, *, device: str, dtype: str, threads: int
 
     logging.disable_progress_bar()
     _give_back_large_buffers()
+    register()
     if threads:
         torch.set_num_threads(threads)
     place = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     kind = _dtype(dtype, place)
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
-            checkpoint.location, dtype=kind, attn_implementation="sdpa", trust_remote_code=False
+            checkpoint.location, dtype=kind, attn_implementation=ATTENTION, trust_remote_code=False
         )
         tokenizer: Any = cast(Any, AutoTokenizer).from_pretrained(
             checkpoint.location, trust_remote_code=False
@@ -230,7 +248,30 @@ def load_engine(checkpoint: Checkpoint, *, device: str, dtype: str, threads: int
         raise BackendUnreachableError(
             f"cannot load model {checkpoint.location!r} on {place}: {first}; check backends.default.model"
         ) from error
-    return Engine(model, tokenizer)
+    engine = Engine(model, tokenizer)
+    _check(engine)
+    return engine
+
+
+def _check(engine: Engine) -> None:
+    """Make sure that packed scores are those of the model's own forward pass.
+
+    They are not where a layer is no plain attention, or where logits are scaled or capped.
+    """
+    import torch
+
+    context, texts = (5, 6), [[7, 8, 9], [7, 8, 10, 11]]
+    found = unpack(row := pack(texts, 16)[0], engine.score([engine.context(context)], [row])[0])
+    for number, text in enumerate(texts):
+        with torch.inference_mode():
+            logits = engine.model(torch.tensor([[*context, *text]], device=engine.device)).logits[0].float()
+        behind = logits[len(context) - 1 : -1].log_softmax(-1)
+        expected = behind[torch.arange(len(text)), torch.tensor(text)].tolist()
+        if not np.allclose(found[number], expected, atol=_SAME_NATS):
+            raise InfraError(
+                f"a model of type {engine.model.config.model_type!r} cannot be scored in process: packed scores are "
+                "not those of its own forward pass; serve it and use a backend of kind openai"
+            )
 
 
 def _give_back_large_buffers() -> None:

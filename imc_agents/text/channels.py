@@ -49,14 +49,20 @@ def is_odd_case(word: str) -> bool:
 
 def like_case(word: str, model: str) -> str:
     """The word in the case of the model: ALL CAPS, Capitalised, or as it is."""
+    return _caser(model)(word)
+
+
+def _caser(model: str) -> Callable[[str], str]:
     letters = [c for c in model if c.isalpha()]
-    if is_odd_case(model):
-        return word
+    if not letters or is_odd_case(model):
+        return str
     if len(letters) > 1 and all(c.isupper() for c in letters):
-        return word.upper()
-    return (
-        word[:1].upper() + word[1:] if letters and letters[0].isupper() and model[:1] == letters[0] else word
-    )
+        return str.upper
+    return _capitalised if letters[0].isupper() and model[:1] == letters[0] else str
+
+
+def _capitalised(word: str) -> str:
+    return word[:1].upper() + word[1:]
 
 
 def plausibility(word: str, slips: float, lexicon: Lexicon) -> float:
@@ -73,9 +79,9 @@ def plausibility(word: str, slips: float, lexicon: Lexicon) -> float:
 def _ranked(
     found: dict[str, float], text: str, start: int, end: int, kind: str, lexicon: Lexicon
 ) -> list[Edit]:
-    before = text[start:end]
+    recase = _caser(text[start:end])
     order = sorted(found, key=lambda word: (-plausibility(word, found[word], lexicon), word))
-    return [Edit(start, end, like_case(word, before), kind, slips=found[word]) for word in order]
+    return [Edit(start, end, recase(word), kind, slips=found[word]) for word in order]
 
 
 def keyboard(text: str, start: int, end: int, lexicon: Lexicon) -> list[Edit]:
@@ -90,12 +96,12 @@ def keyboard(text: str, start: int, end: int, lexicon: Lexicon) -> list[Edit]:
     }
     edits = _ranked(found, text, start, end, "typo", lexicon)
     if opening:  # a question opens with a capital; a slip in its first letter may have lost it
-        edits = [_capitalised(edit) if edit.after[:1].lower() != word[:1] else edit for edit in edits]
+        edits = [_opened(edit) if edit.after[:1].lower() != word[:1] else edit for edit in edits]
     return edits
 
 
-def _capitalised(edit: Edit) -> Edit:
-    return replace(edit, after=edit.after[:1].upper() + edit.after[1:])
+def _opened(edit: Edit) -> Edit:
+    return replace(edit, after=_capitalised(edit.after))
 
 
 def _typing_slips(word: str, other: str, distance: int) -> float:
@@ -124,9 +130,9 @@ def ocr(text: str, start: int, end: int, lexicon: Lexicon) -> list[Edit]:
     edits = _ranked(found, text, start, end, "ocr", lexicon)
     opening = not text[:start].strip()
     if opening and not word[:1].islower():
-        edits = [_capitalised(edit) for edit in edits]
+        edits = [_opened(edit) for edit in edits]
     elif opening:  # a small letter that opens a question and was misread may have been a capital: ls was Is
-        edits = [_capitalised(edit) if edit.after[:1] != word[:1] else edit for edit in edits]
+        edits = [_opened(edit) if edit.after[:1] != word[:1] else edit for edit in edits]
     elif word[:1] == "I":  # inside a sentence a leading I is a misread l
         edits = [replace(edit, after=edit.after[:1].lower() + edit.after[1:]) for edit in edits]
     return edits

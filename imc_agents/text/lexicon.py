@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -28,9 +29,13 @@ _PREFIXES = """
 """.split()  # noqa: SIM905
 _STEM_LETTERS = 5
 _COMMON_STEM = 3.3
+_REMEMBERED = 2048
+
+_Key = TypeVar("_Key")
+_Answer = TypeVar("_Answer")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Lexicon:
     """The vocabulary as arrays over its words, sorted by word.
 
@@ -46,6 +51,8 @@ class Lexicon:
         skeletons: Hash of the OCR skeleton, uint32 [N].
         index: Position of each word.
         digest: Identifies the content.
+
+    Answers about a word are remembered: questions share most of their words.
     """
 
     words: list[str]
@@ -58,14 +65,15 @@ class Lexicon:
     skeletons: npt.NDArray[np.uint32]
     index: Mapping[str, int]
     digest: str
+    _known: dict[str, bool] = field(default_factory=dict[str, bool], init=False, repr=False)
+    _near: dict[tuple[str, int], list[tuple[str, int]]] = field(
+        default_factory=dict[tuple[str, int], list[tuple[str, int]]], init=False, repr=False
+    )
+    _shapes: dict[int, list[str]] = field(default_factory=dict[int, list[str]], init=False, repr=False)
 
     def is_known(self, word: str) -> bool:
         """Whether the word (any case) is a dictionary word, or a known prefix with one (``subdiaphragmatic``)."""
-        lower = word.lower()
-        at = self.index.get(lower)
-        if at is not None and self.tier[at] == DICTIONARY:
-            return True
-        return self._is_compound(lower) or self._is_possessive(lower)
+        return _remembered(self._known, word.lower(), self._is_known)
 
     def is_seen(self, word: str) -> bool:
         """Whether the word occurs at all, be it only on the web."""
@@ -88,31 +96,41 @@ class Lexicon:
 
     def near(self, word: str, distance: int) -> list[tuple[str, int]]:
         """Vocabulary words within a Damerau-Levenshtein (OSA) distance, without the word itself; sorted by word."""
-        from rapidfuzz.distance import OSA
-        from rapidfuzz.process import cdist
-
-        lower = word.lower()
-        # An edit changes at most two of the letters that a word has, and its length by one.
-        differing = np.bitwise_count(self.letters ^ np.uint32(letter_bits(lower)))
-        off = np.abs(self.lengths.astype(np.int16) - len(lower))
-        places = np.flatnonzero((off <= distance) & (differing <= 2 * distance))
-        if not len(places):
-            return []
-        distances = cdist(
-            [lower], [self.words[i] for i in places], scorer=OSA.distance, score_cutoff=distance
-        )[0]
-        return [
-            (self.words[place], int(d))
-            for place, d in zip(places, distances, strict=True)
-            if 0 < d <= distance
-        ]
+        return _remembered(self._near, (word.lower(), distance), self._find_near)
 
     def same_shape(self, word: str) -> list[str]:
         """Vocabulary words that optical character recognition may have read as this one; sorted by word."""
-        wanted = np.uint32(skeleton_hash(word))
+        lower = word.lower()
         return [
-            self.words[i] for i in np.flatnonzero(self.skeletons == wanted) if self.words[i] != word.lower()
+            other
+            for other in _remembered(self._shapes, skeleton_hash(word), self._find_shape)
+            if other != lower
         ]
+
+    def _is_known(self, lower: str) -> bool:
+        at = self.index.get(lower)
+        if at is not None and self.tier[at] == DICTIONARY:
+            return True
+        return self._is_compound(lower) or self._is_possessive(lower)
+
+    def _find_near(self, wanted: tuple[str, int]) -> list[tuple[str, int]]:
+        from rapidfuzz.distance import OSA
+        from rapidfuzz.process import cdist
+
+        lower, distance = wanted
+        # An edit that changes the length changes one of the letters that a word has, any other at most two.
+        differing = np.bitwise_count(self.letters ^ np.uint32(letter_bits(lower)))
+        off = np.abs(self.lengths.astype(np.int16) - len(lower))
+        places = np.flatnonzero((off <= distance) & (differing + off <= 2 * distance)).tolist()
+        if not places:
+            return []
+        others = [self.words[i] for i in places]
+        distances = cdist([lower], others, scorer=OSA.distance, score_cutoff=distance)[0]
+        hits = np.flatnonzero((distances > 0) & (distances <= distance)).tolist()
+        return [(others[i], int(distances[i])) for i in hits]
+
+    def _find_shape(self, skeleton: int) -> list[str]:
+        return [self.words[i] for i in np.flatnonzero(self.skeletons == np.uint32(skeleton)).tolist()]
 
     def _is_compound(self, lower: str) -> bool:
         for prefix in _PREFIXES:
@@ -132,6 +150,14 @@ class Lexicon:
         stem, mark, rest = lower.replace("\u2019", "'").partition("'")
         at = self.index.get(stem) if mark and rest in ("s", "") else None
         return at is not None and self.tier[at] == DICTIONARY
+
+
+def _remembered(answers: dict[_Key, _Answer], key: _Key, find: Callable[[_Key], _Answer]) -> _Answer:
+    if key not in answers:
+        if len(answers) >= _REMEMBERED:
+            answers.clear()
+        answers[key] = find(key)
+    return answers[key]
 
 
 def load_lexicon(min_zipf: float, extra_lists: tuple[str, ...], cache: Path) -> Lexicon:

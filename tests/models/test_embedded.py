@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from imc_agents.errors import BackendUnreachableError
+from imc_agents.errors import BackendUnreachableError, InfraError
 from imc_agents.models.embedded import create
 from imc_agents.models.protocol import Generation, Message, Sampling, Score
-from imc_agents.models.weights import locate, prepare_default
+from imc_agents.models.weights import DEFAULT_MODEL, locate, prepare_default
 from tests.conftest import Model
 
 CONTEXT = "Radiology question:"
@@ -71,6 +71,46 @@ def test_a_crowd_of_scores_and_replies_changes_no_bit(model: Model) -> None:
     replies: list[Generation] = found[31:]
     assert [answer.text for answer in replies] == alone
     assert len(set(alone)) == len(alone)
+
+
+CROWD = [
+    (
+        f"{opening} question{':' * (i % 3)}",
+        [f" Is there a {'very ' * (i % 23)}{word} lesion?" for word in words],
+    )
+    for i, (opening, words) in enumerate(
+        (opening, words)
+        for opening in ("Radiology", "A long and rambling clinical", "MRI")
+        for words in (["large"], ["larg", "large", "lung"], ["small", "smell"], ["", "left", "right"])
+        for _ in range(4)
+    )
+]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_contexts_and_lengths_that_share_a_batch_change_no_bit_of_each_other(
+    model: Model, dtype: str
+) -> None:
+    backend = create(DEFAULT_MODEL, {"dtype": dtype})
+
+    async def score(context: str, texts: list[str]) -> list[Score]:
+        return (await backend.score(context, texts))[0]
+
+    async def answer(story: str) -> str:
+        messages = [Message("user", story)]
+        return (await backend.generate(messages, sampling=drawn(0), schema=SHORT)).text
+
+    async def scenario() -> None:
+        await backend.open()
+        alone = [await score(*asked) for asked in CROWD], [await answer(story) for story in STORIES[:3]]
+        together = await asyncio.gather(
+            asyncio.gather(*(score(*asked) for asked in CROWD)),
+            asyncio.gather(*(answer(story) for story in STORIES[:3])),
+        )
+        await backend.close()
+        assert tuple(together) == alone
+
+    model.run(scenario())
 
 
 def test_the_seed_decides_a_drawn_reply(model: Model) -> None:
@@ -212,6 +252,30 @@ def test_a_hub_model_is_loaded_from_the_hub_cache_and_named_by_its_commit(tmp_pa
         check=False,
     )
     assert found.stdout.split() == ["clinic/tiny", f"{commit}:float32"], found.stderr
+
+
+def test_a_model_whose_own_scores_are_others_is_refused(tmp_path: Path, model: Model) -> None:
+    import torch
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=49152,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        final_logit_softcapping=0.01,
+    )
+    capped = Gemma2ForCausalLM(config)
+    capped.get_output_embeddings().weight.data *= 100
+    capped.save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        shutil.copy(prepare_default() / name, tmp_path / name)
+    with pytest.raises(InfraError, match="a model of type 'gemma2' cannot be scored in process"):
+        model.run(create(str(tmp_path), {"dtype": "float32"}).open())
 
 
 def test_a_broken_checkpoint_is_one_clear_line(tmp_path: Path, model: Model) -> None:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from imc_agents.models.packing import PackedRow, attention_mask, bucket_length, pack, unpack
+from imc_agents.models.packing import PackedRow, attention_length, attention_mask, bucket_length, pack, unpack
 
 
 def texts_of(seed: int) -> list[list[int]]:
@@ -32,7 +32,7 @@ def test_each_text_is_spelt_along_its_parents_and_sees_nothing_else(seed: int) -
     texts = texts_of(seed)
     seen: set[int] = set()
     for row in pack(texts, 24):
-        mask = attention_mask([row], bucket_length(len(row.tokens)), context=3)[0, 0]
+        mask = attention_mask([row], attention_length(len(row.tokens)), context=3)[0, 0]
         for index, places in unpack(row, [float(at) for at in range(len(row.tokens))]).items():
             seen.add(index)
             assert [row.tokens[int(at)] for at in places] == texts[index]
@@ -62,10 +62,16 @@ def test_rows_stay_within_the_limit_where_a_text_allows_it() -> None:
 
 def test_every_padded_place_sees_something() -> None:
     (row,) = pack([[1, 2, 3]], 16)
-    mask = attention_mask([row], bucket_length(3), context=0)
+    mask = attention_mask([row], attention_length(3), context=0)
     assert mask.any(axis=-1).all()
 
 
 @pytest.mark.parametrize("tokens", [1, 8, 9, 63, 64, 65, 128, 129, 512, 513, 2000])
 def test_a_bucket_holds_its_row_and_wastes_little(tokens: int) -> None:
     assert tokens <= bucket_length(tokens) < tokens + max(8, tokens // 4 + 1)
+
+
+def test_the_rows_of_questions_need_few_attention_lengths() -> None:
+    lengths = [attention_length(tokens) for tokens in range(1, 257)]
+    assert all(tokens <= length for tokens, length in enumerate(lengths, start=1))
+    assert len(set(lengths)) <= 6
