@@ -104,7 +104,7 @@ class PerceiveConfig(_Section):
         "any misspelt word: its surprisal minus that of the commonest word it may be a slip of.",
     )
     alike_nats: float = Field(
-        default=9.0,
+        default=8.0,
         ge=0,
         description="Surprisal from which a word is looked at that sounds like one as common in medicine.",
     )
