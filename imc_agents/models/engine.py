@@ -111,15 +111,15 @@ class Engine:
         import torch
 
         head = self.model.get_output_embeddings()
-        needed, inverse = np.unique(np.asarray(sources), return_inverse=True)
+        needed, inverse = np.unique(np.asarray(sources, dtype=np.int64), return_inverse=True)
         unique = states[torch.from_numpy(needed).to(self.device)]
         normaliser = torch.cat([self._normaliser(part, head) for part in torch.split(unique, _HEAD_ROWS)])
         order = torch.from_numpy(inverse).to(self.device)
         # The target's logit in float32: rounding it to bfloat16 would add up to 0.06 nats of noise a token.
-        chosen = head.weight[torch.tensor(targets, device=self.device)].float()
-        logits = (unique[order].float() * chosen).sum(-1)
+        chosen = torch.tensor(targets, dtype=torch.int64, device=self.device)
+        logits = (unique[order].float() * head.weight[chosen].float()).sum(-1)
         if head.bias is not None:
-            logits += head.bias[torch.tensor(targets, device=self.device)].float()
+            logits += head.bias[chosen].float()
         return (logits - normaliser[order]).tolist()
 
     def _normaliser(self, states: torch.Tensor, head: Any) -> torch.Tensor:

@@ -113,6 +113,13 @@ def test_contexts_and_lengths_that_share_a_batch_change_no_bit_of_each_other(
     model.run(scenario())
 
 
+def test_an_empty_text_beside_one_that_fills_a_batch_costs_nothing(model: Model) -> None:
+    long = " very" * 600
+    (scores, usage) = model.score(["", long, ""])
+    assert [len(score.tokens) for score in scores] == [0, 600, 0]
+    assert usage.prompt_tokens == 600
+
+
 def test_the_seed_decides_a_drawn_reply(model: Model) -> None:
     texts = [reply(model, STORIES[0], drawn(seed)).text for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
