@@ -32,9 +32,10 @@ class Perception:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """A specialist to instantiate: its role, or the instructions of one that the supervisor wrote."""
+    """A specialist to instantiate: its role; for one that the supervisor wrote also its noise and instructions."""
 
     role: str
+    kind: str | None = None
     instructions: str | None = None
 
 

@@ -50,7 +50,7 @@ async def instantiate(
                 NewSpecialist,
                 {"question": text, "noise": [kind], "catalogue": catalogue},
             )
-            chosen.append(Assignment(f"{GENERATED_PROMPT}:{written.name}", written.instructions))
+            chosen.append(Assignment(f"{GENERATED_PROMPT}:{written.name}", kind, written.instructions))
             context.emit(
                 Instantiated(
                     agent=name,

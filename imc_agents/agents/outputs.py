@@ -70,7 +70,6 @@ class NewSpecialist(_Output):
     """A specialist that the supervisor writes for noise that no role handles."""
 
     name: Annotated[str, Field(min_length=1, max_length=32, pattern=r"^[a-z][a-z0-9_]*$")]
-    handles: Annotated[tuple[NoiseKind, ...], Field(min_length=1, max_length=4)]
     instructions: Annotated[str, Field(min_length=1, max_length=800)]
 
 

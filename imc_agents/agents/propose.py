@@ -78,7 +78,7 @@ async def _from_model(
     reply = await context.ask(
         assignment.role, round_, role.prompt or GENERATED_PROMPT, SpanEdits, variables, role=role
     )
-    kind = role.handles[0] if role.handles else "unnamed"
+    kind = assignment.kind or role.handles[0]
     edits: list[Edit] = []
     for proposed in reply.edits[: role.max_candidates]:
         at = text.find(proposed.find)

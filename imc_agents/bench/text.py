@@ -184,12 +184,14 @@ async def _own_tokens(plan: Plan, config: Config) -> dict[str, float]:
         return {}
     backend = create_backend(config.backends["default"])
     means: dict[str, float] = {}
-    if (await backend.open()).scores:
-        for cell, samples in plan.cells.items():
-            if cell.kind == CLEAN and samples:
-                scores, _ = await backend.score("Question:", [f" {sample.noisy}" for sample in samples])
-                means[cell.dataset] = sum(len(score.tokens) for score in scores) / len(scores)
-    await backend.close()
+    try:
+        if (await backend.open()).scores:
+            for cell, samples in plan.cells.items():
+                if cell.kind == CLEAN and samples:
+                    scores, _ = await backend.score("Question:", [f" {sample.noisy}" for sample in samples])
+                    means[cell.dataset] = sum(len(score.tokens) for score in scores) / len(scores)
+    finally:
+        await backend.close()
     return means
 
 

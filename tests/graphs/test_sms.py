@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -13,11 +14,13 @@ from imc_agents.agents.refiner import Refiner
 from imc_agents.config.load import resolve
 from imc_agents.errors import ConfigError, ModelOutputError
 from imc_agents.models import registry
+from imc_agents.models.protocol import Generation, Message, Sampling
 from imc_agents.refinement import Refinement
 from imc_agents.trace.events import (
     Assessed,
     Called,
     Critiqued,
+    Event,
     Flagged,
     Instantiated,
     Merged,
@@ -25,7 +28,7 @@ from imc_agents.trace.events import (
     Proposed,
     Vetoed,
 )
-from tests.conftest import Desk, Model, Outcome
+from tests.conftest import Desk, Model, Outcome, SharedBackend
 
 Make = Callable[..., Desk]
 
@@ -244,6 +247,44 @@ def test_profile_thorough_asks_the_model_and_survives_what_it_says(desk: Make) -
             {"role", "content"} <= set(message) for call in asked for message in json.loads(call.prompt)
         )
         assert outcome.refinement.completion_tokens == sum(call.completion_tokens for call in asked) > 0
+
+
+class Scripted(SharedBackend):
+    """Writes what a capable model would; scores are the real ones."""
+
+    async def generate(
+        self, messages: Sequence[Message], *, sampling: Sampling, schema: dict[str, Any] | None = None
+    ) -> Generation:
+        asked = set((schema or {})["properties"])
+        reply: dict[str, Any] = {"edits": [{"find": "eNLaRGeD", "replace": "enlarged", "reason": "case"}]}
+        if "noise" in asked:
+            odd = "eNLaRGeD" in messages[-1].content
+            reply = {"clean": not odd, "noise": [{"kind": "casing", "severity": 3}] if odd else []}
+        elif "instructions" in asked:
+            reply = {"name": "decapitator", "instructions": "Undo capitals inside words."}
+        return Generation(json.dumps(reply), reply)
+
+
+def test_the_supervisor_writes_a_specialist_for_noise_that_nobody_handles(model: Model) -> None:
+    overrides = (
+        "sms.perceive.judgement=model",
+        "sms.supervisor.mode=generate",
+        "roles.casing.enabled=false",
+    )
+    refiner = Refiner(
+        resolve(None, overrides=overrides).config,
+        create=lambda _spec: Scripted(model.backend.backend, model.backend.capabilities),
+    )
+    events: list[Event] = []
+    model.run(refiner.open())
+    found = Outcome(model.run(refiner.refine("q", "Is the heart eNLaRGeD?", events.append)), events)
+    assert found.refinement.refined == "Is the heart enlarged?"
+    written = [event for event in found.of(Instantiated) if event.source == "generated"]
+    assert [event.instructions for event in written] == ["Undo capitals inside words."]
+    (proposed,) = [event for event in found.of(Proposed) if event.agent == "specialist_generated:decapitator"]
+    assert [(edit.before, edit.after, edit.kind) for edit in proposed.edits] == [
+        ("eNLaRGeD", "enlarged", "casing")
+    ]
 
 
 @pytest.mark.parametrize("question", [CLEAN, NOISY, DIGITS])

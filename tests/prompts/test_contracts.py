@@ -96,7 +96,7 @@ def test_every_text_and_list_that_a_model_writes_is_bounded():
 
 def test_names_of_new_specialists_are_role_names():
     with pytest.raises(ValueError, match="pattern"):
-        NewSpecialist(name="../x", handles=("typo",), instructions="x")
+        NewSpecialist(name="../x", instructions="x")
 
 
 def test_the_noise_kinds_are_those_of_the_noise_package():
