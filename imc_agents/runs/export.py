@@ -13,6 +13,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,8 @@ def check_target(target: Path, source: Path | None, kind: str | None = None) -> 
             raise UsageError(f"{target}: a folder; give -o a file in it")
         if source is not None and target.exists() and source.exists() and target.samefile(source):
             raise UsageError(f"{target}: -o would overwrite the input; choose another name")
+        with suppress(FileNotFoundError):
+            target.stat()  # a loop of links
         if not target.exists() or target.is_file():
             trial = _beside(target.resolve())
             trial.touch(exist_ok=False)

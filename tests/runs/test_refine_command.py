@@ -334,6 +334,9 @@ def test_a_link_is_followed_to_the_folder_that_is_written_to(tmp_path):
     assert imc(tmp_path, "refine", "in.jsonl", "-o", "out.jsonl").returncode == 0
     assert lines(tmp_path / "elsewhere" / "out.jsonl")[0]["refined"] == "Is the A?"
     assert (tmp_path / "out.jsonl").is_symlink()
+    (tmp_path / "loop.jsonl").symlink_to("loop.jsonl")
+    with pytest.raises(UsageError, match="Too many levels of symbolic links"):
+        check_target(tmp_path / "loop.jsonl", None)
     (tmp_path / "dangling.jsonl").symlink_to("gone/out.jsonl")
     with pytest.raises(UsageError, match="does not exist; create it first"):
         check_target(tmp_path / "dangling.jsonl", None)
