@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from imc_agents.errors import BackendUnreachableError, InfraError
+from imc_agents.errors import BackendUnreachableError, DataError, InfraError
 from imc_agents.models.embedded import create
 from imc_agents.models.protocol import Generation, Message, Sampling, Score
 from imc_agents.models.weights import DEFAULT_MODEL, locate, prepare_default
@@ -175,13 +175,14 @@ asyncio.run(main())
 """
 
 
-def tiny_checkpoint(folder: Path, seed: int) -> Path:
-    """A random Llama of a few thousand weights with the real tokenizer."""
+def tiny_checkpoint(folder: Path, seed: int, family: str = "llama", **options: Any) -> Path:
+    """A random model of a few thousand weights with the real tokenizer."""
     import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(seed)
-    config = LlamaConfig(
+    config: Any = AutoConfig.for_model(
+        family,
         vocab_size=49152,
         hidden_size=32,
         intermediate_size=64,
@@ -190,8 +191,10 @@ def tiny_checkpoint(folder: Path, seed: int) -> Path:
         num_key_value_heads=2,
         max_position_embeddings=256,
         eos_token_id=2,
+        **options,
     )
-    LlamaForCausalLM(config).save_pretrained(folder)
+    made: Any = AutoModelForCausalLM.from_config(config)
+    made.save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(prepare_default() / name, folder / name)
     return folder
@@ -261,28 +264,29 @@ def test_a_hub_model_is_loaded_from_the_hub_cache_and_named_by_its_commit(tmp_pa
     assert found.stdout.split() == ["clinic/tiny", f"{commit}:float32"], found.stderr
 
 
-def test_a_model_whose_own_scores_are_others_is_refused(tmp_path: Path, model: Model) -> None:
-    import torch
-    from transformers import Gemma2Config, Gemma2ForCausalLM
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("granite", {"logits_scaling": 1e-3}),  # the logits are not those of the output embedding
+        ("mamba", {}),  # no attention
+        ("bloom", {}),  # attention of its own
+    ],
+)
+def test_a_model_whose_own_scores_are_others_is_refused(
+    tmp_path: Path, model: Model, family: str, options: dict[str, Any]
+) -> None:
+    folder = tiny_checkpoint(tmp_path, 1, family, **options)
+    with pytest.raises(InfraError, match=f"a model of type {family!r} cannot be scored in process"):
+        model.run(create(str(folder), {"dtype": "float32"}).open())
 
-    torch.manual_seed(0)
-    config = Gemma2Config(
-        vocab_size=49152,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        head_dim=8,
-        final_logit_softcapping=0.01,
-    )
-    capped = Gemma2ForCausalLM(config)
-    capped.get_output_embeddings().weight.data *= 100
-    capped.save_pretrained(tmp_path)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(prepare_default() / name, tmp_path / name)
-    with pytest.raises(InfraError, match="a model of type 'gemma2' cannot be scored in process"):
-        model.run(create(str(tmp_path), {"dtype": "float32"}).open())
+
+def test_a_model_with_a_sliding_window_reads_no_further(tmp_path: Path, model: Model) -> None:
+    folder = tiny_checkpoint(tmp_path, 1, "mistral", sliding_window=64)
+    backend = create(str(folder), {"dtype": "float32"})
+    assert model.run(backend.open()).max_tokens == 64
+    with pytest.raises(DataError, match="reads 64"):
+        model.run(backend.score(CONTEXT, [" very" * 70]))
+    model.run(backend.close())
 
 
 def test_a_broken_checkpoint_is_one_clear_line(tmp_path: Path, model: Model) -> None:
