@@ -86,3 +86,15 @@ def only_run(folder: Path) -> Path:
     """Return the one run folder there is."""
     (run,) = [path for path in (folder / "runs").iterdir() if (path / "manifest.json").exists()]
     return run
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def write(path: Path, *questions: object) -> None:
+    path.write_text("".join(json.dumps({"question": question}) + "\n" for question in questions))
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    return json.loads((only_run(folder) / "manifest.json").read_text())

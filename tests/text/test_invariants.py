@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from functools import cache
-from itertools import pairwise, permutations
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +13,17 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imc_agents.errors import ConfigError
-from imc_agents.text import clinical
 from imc_agents.text.clinical.vocabulary import look_alikes, opposites
 from imc_agents.text.edits import Edit, apply_edits
 from imc_agents.text.invariants import (
     INVARIANTS,
     check_text,
-    clinical_pair,
-    is_clinical,
     protected_spans,
 )
+from tests.text.guarding import broken, known, vocabulary
 
 HERE = Path(__file__).parent
 CASES: dict[str, list[dict[str, Any]]] = yaml.safe_load((HERE / "trap_questions.yaml").read_text("utf-8"))
-MEDICAL = {
-    "hyperdense",
-    "hypodense",
-    "costophrenic",
-    "atelectasis",
-    "gyriform",
-    "azygoesophageal",
-    "chilaiditi",
-}
 QUESTIONS = (
     "Is there a mass in the left lung?",
     "Are the lateral ventricles dilated on this T2 image?",
@@ -46,22 +33,6 @@ QUESTIONS = (
     "Was 0.5 mg of it given w/o contrast at 120/80 mmHg?",
 )
 NEGATIONS = ("no", "not", "without", "never", "denies", "isn't")
-
-
-@cache
-def vocabulary() -> frozenset[str]:
-    from wordfreq import get_frequency_dict
-
-    common = get_frequency_dict("en", wordlist="large")
-    return frozenset(word for word, share in common.items() if share >= 10 ** (1.5 - 9)) | MEDICAL
-
-
-def known(word: str) -> bool:
-    return word in vocabulary()
-
-
-def broken(before: str, after: str, **options: Any) -> set[str]:
-    return {violation.invariant for violation in check_text(before, after, is_known=known, **options)}
 
 
 def changed(question: str, edits: list[list[Any]]) -> str:
@@ -103,84 +74,6 @@ def test_the_example_file_holds_every_trap() -> None:
     assert len({row["id"] for row in rows}) == len(rows) >= 60
     assert all(row["question"] and row["note"] for row in rows)
     assert {case["question"] for case in CASES["traps"]} <= {row["question"] for row in rows}
-
-
-def groups(name: str) -> list[list[list[str]]]:
-    return [[side.split() for side in line.split("|")] for line in clinical.load(name)["pairs"]]
-
-
-@pytest.mark.parametrize(("name", "fewest"), [("opposites", 150), ("look_alikes", 120), ("drugs", 80)])
-def test_no_listed_word_becomes_its_counterpart(name: str, fewest: int) -> None:
-    lines = groups(name)
-    assert len(lines) >= fewest
-    passed = [
-        (first, second)
-        for line in lines
-        for side in line
-        for other in line
-        if other is not side
-        for first in side
-        for second in other
-        if first != second and not broken(f"What about the {first} here?", f"What about the {second} here?")
-    ]
-    assert passed == []
-
-
-@pytest.mark.parametrize(
-    ("meant", "other"),
-    [
-        ("hypodensity", "hyperdensity"),
-        ("hyperintense", "hypointense"),
-        ("abduction", "adduction"),
-        ("intracranial", "extracranial"),
-        ("supratentorial", "infratentorial"),
-        ("bradycardia", "tachycardia"),
-        ("ileum", "ilium"),
-        ("dysphagia", "dysphasia"),
-        ("ureter", "urethra"),
-        ("vincristine", "vinblastine"),
-        ("hydralazine", "hydroxyzine"),
-        ("inferior", "superior"),
-        ("anterior", "posterior"),
-        ("unilateral", "bilateral"),
-        ("symptomatic", "asymptomatic"),
-        ("affected", "unaffected"),
-    ],
-)
-def test_no_single_slip_turns_a_word_into_its_counterpart(meant: str, other: str) -> None:
-    for was, wrong in ((meant, other), (other, meant)):
-        for slip in one_slip_from(was):
-            if slip != wrong:
-                assert broken(f"Is the {slip} seen?", f"Is the {wrong} seen?"), (was, slip, wrong)
-
-
-@pytest.mark.parametrize("name", ["opposites", "look_alikes", "drugs"])
-def test_no_slip_in_any_listed_word_leads_to_its_counterpart(name: str) -> None:
-    rng = random.Random(name)
-    passed: list[tuple[str, str, str]] = []
-    for line in groups(name):
-        for side, other in permutations(line, 2):
-            meant, wrong = side[0], other[0]
-            for slip in rng.sample(sorted(one_slip_from(meant) - {wrong, ""}), 3):
-                if not broken(f"Is the {slip} seen?", f"Is the {wrong} seen?"):
-                    passed.append((meant, slip, wrong))
-    assert passed == []
-
-
-@pytest.mark.parametrize("name", ["opposites", "look_alikes", "drugs"])
-def test_no_word_stands_on_two_sides_of_a_line(name: str) -> None:
-    for line in groups(name):
-        words = [word for side in line for word in side]
-        assert len(words) == len(set(words)), line
-
-
-def one_slip_from(word: str) -> set[str]:
-    letters = "abcdefghijklmnopqrstuvwxyz"
-    found = {word[:at] + word[at + 1 :] for at in range(len(word))}
-    found |= {word[:at] + letter + word[at:] for at in range(len(word) + 1) for letter in letters}
-    found |= {word[:at] + letter + word[at + 1 :] for at in range(len(word)) for letter in letters}
-    found |= {word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in range(len(word) - 1)}
-    return found - {word}
 
 
 PIECES = [
@@ -392,67 +285,6 @@ def test_a_changed_term_of_the_user_is_found_where_it_stands() -> None:
         -1:
     ]
     assert (violation.invariant, text[violation.start : violation.end]) == ("protected_term", "pt")
-
-
-def test_opposites_and_look_alikes_for_other_modules() -> None:
-    assert {"hyperdense", "isodense"} <= opposites("hypodense")
-    assert "right" in opposites("left")
-    assert "asymptomatic" in opposites("symptomatic")
-    assert "ilium" in look_alikes("ileum")
-    assert "vinblastine" in look_alikes("vincristine")
-    assert look_alikes("table") == frozenset()
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "invariant"),
-    [
-        ("left", "right", "laterality"),
-        ("not", "knot", "negation"),
-        ("two", "to", "number"),
-        ("hypodense", "hyperdense", "opposite_prefix"),
-        ("ileum", "ilium", "look_alike_term"),
-        ("vincristine", "vinblastine", "look_alike_drug"),
-        ("lung", "long", "known_medical_term"),
-        ("their", "there", None),
-        ("lung", "lung", None),
-    ],
-)
-def test_which_invariant_a_swap_breaks(first: str, second: str, invariant: str | None) -> None:
-    assert clinical_pair(first, second) == invariant
-
-
-def test_clinical_words_are_told_from_everyday_ones() -> None:
-    assert all(
-        map(is_clinical, ["lung", "pneumoperitoneum", "cholecystolithotomy", "leftward", "tonsillitis"])
-    )
-    assert not any(map(is_clinical, ["table", "period", "diagram", "photography", "with", "the"]))
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "numbers",
-        "negation",
-        "laterality",
-        "case_bound",
-        "opposites",
-        "look_alikes",
-        "drugs",
-        "terms",
-        "shorthand",
-    ],
-)
-def test_every_list_names_its_source_and_licence(name: str) -> None:
-    data = clinical.load(name)
-    assert data["source"]
-    assert data["licence"]
-
-
-def test_a_list_without_a_source_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "rumours.yaml").write_text("pairs: [a | b]\n", encoding="utf-8")
-    monkeypatch.setattr(clinical, "files", lambda _package: tmp_path)
-    with pytest.raises(ConfigError, match=r"rumours\.yaml: no 'source'"):
-        clinical.load("rumours")
 
 
 def test_a_long_text_is_checked_in_bounded_time() -> None:
