@@ -168,7 +168,9 @@ def _gpus() -> str:
 def _default_model(config: Config) -> Iterator[Finding]:
     from imc_agents.models.weights import DEFAULT_MODEL, cache_directory, default_is_ready
 
-    embedded = sorted({spec.model for spec in config.backends.values() if spec.kind == "embedded"})
+    embedded = sorted(
+        {spec.model or DEFAULT_MODEL for spec in config.backends.values() if spec.kind == "embedded"}
+    )
     for model in embedded:
         if model != DEFAULT_MODEL:
             yield Finding("Model", model, "ok", "a checkpoint folder or hub id; loaded when a backend opens")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,6 +20,7 @@ from imc_agents.models.weights import DEFAULT_MODEL, cache_directory
 from imc_agents.refinement import Refinement
 from imc_agents.text.lexicon import Lexicon, load_lexicon
 from imc_agents.trace.events import Event
+from tests.vllm.servers import Address, shared
 
 T = TypeVar("T")
 
@@ -88,6 +90,16 @@ def model() -> Iterator[Model]:
 
 
 @pytest.fixture(scope="session")
+def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
+    """A real vLLM server with the default model, the same one for all test processes."""
+    base = tmp_path_factory.getbasetemp()
+    # Under xdist every process has a folder of its own in that of the session.
+    folder = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with shared(folder) as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
 def lexicon() -> Lexicon:
     return load_lexicon(Config().lexicon.min_zipf, (), cache_directory())
 
@@ -135,5 +147,5 @@ def desk(model: Model) -> Callable[..., Desk]:
 
 
 def _shared(model: Model, spec: BackendConfig) -> SharedBackend:
-    assert (spec.kind, spec.model, spec.options) == ("embedded", DEFAULT_MODEL, {})
+    assert (spec.kind, spec.model, spec.options) == ("embedded", "", {})
     return model.backend

@@ -63,7 +63,9 @@ def _prepare(config: Config) -> None:
     from imc_agents.models.weights import DEFAULT_MODEL, cache_directory, prepare_default
     from imc_agents.text.lexicon import load_lexicon
 
-    if any(spec.kind == "embedded" and spec.model == DEFAULT_MODEL for spec in config.backends.values()):
+    if any(
+        spec.kind == "embedded" and spec.model in ("", DEFAULT_MODEL) for spec in config.backends.values()
+    ):
         _watched(f"preparing the model {DEFAULT_MODEL}", prepare_default)
     lexicon = config.lexicon
     _watched(

@@ -34,11 +34,13 @@ class BackendConfig(_Section):
     """One served model."""
 
     kind: str = Field(
-        default="embedded", description="Registered backend: embedded, openai, or one from an entry point."
+        default="embedded",
+        description="Registered backend: embedded, vllm, vllm-engine, openai, or one from an entry point.",
     )
     model: str = Field(
-        default="smollm2-135m-instruct",
-        description="Model name, hub id or local checkpoint directory; what it may be depends on the kind.",
+        default="",
+        description="Model name, hub id or local checkpoint directory, as the kind takes it; empty is "
+        "smollm2-135m-instruct for embedded, and the only model of a server.",
     )
     options: dict[str, Any] = Field(
         default_factory=dict, description="Settings of that kind of backend; `imc doctor` lists them."

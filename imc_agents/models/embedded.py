@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from imc_agents.errors import DataError, InfraError, ModelOutputError
+from imc_agents.models.control_tokens import inert
 from imc_agents.models.protocol import Capabilities, Generation, Message, Sampling, Score, TokenScore, Usage
 from imc_agents.models.replies import parse_reply
 
@@ -42,7 +43,9 @@ class Settings(BaseModel):
 
 def create(model: str, options: dict[str, Any]) -> EmbeddedBackend:
     """Make the backend; nothing is loaded before ``open``."""
-    return EmbeddedBackend(model, Settings.model_validate(options))
+    from imc_agents.models.weights import DEFAULT_MODEL
+
+    return EmbeddedBackend(model or DEFAULT_MODEL, Settings.model_validate(options))
 
 
 class EmbeddedBackend:
@@ -120,7 +123,11 @@ class EmbeddedBackend:
 
         self._check_open()
         started = time.perf_counter()
-        chat = [{"role": message.role, "content": self._inert(message.content)} for message in messages]
+        if any(message.images for message in messages):
+            raise DataError(
+                f"the embedded model {self._model!r} takes no images; serve one that does (imc serve)"
+            )
+        chat = [{"role": m.role, "content": inert(m.content, self._specials)} for m in messages]
         ids = self._chat_tokens(chat, opens_reply=True)
         fixed = len(list(takewhile(lambda message: message.fixed, messages[:-1])))
         context = self._shared_tokens(chat[:fixed], ids)
@@ -220,12 +227,6 @@ class EmbeddedBackend:
             opening = self._engine.tokenizer("", add_special_tokens=True).input_ids
             self._contexts[context] = (*opening[:1], *ids)
         return self._contexts[context]
-
-    def _inert(self, content: str) -> str:
-        for special in self._specials:
-            if special in content:
-                content = content.replace(special, special[0] + " " + special[1:])
-        return content
 
 
 def _score(text: str, offsets: Sequence[tuple[int, int]], logprobs: Sequence[float]) -> Score:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 __all__ = [
     "Backend",
     "Capabilities",
+    "EngineWork",
     "Generation",
+    "Measured",
     "Message",
     "Sampling",
     "Score",
@@ -29,12 +32,14 @@ class Message:
     Attributes:
         role: Who speaks.
         content: What is said.
+        images: Files of the images that stand before the text.
         fixed: Whether every prompt of the role has just this message here, so that what the model computes for the
             leading fixed ones is worth keeping. The reply does not depend on it.
     """
 
     role: Literal["system", "user", "assistant"]
     content: str
+    images: tuple[Path, ...] = ()
     fixed: bool = field(default=False, compare=False)
 
 
@@ -106,12 +111,68 @@ class Capabilities:
         revision: Identifies the weights (commit, hash or file digest); part of the run manifest.
         scores: Whether ``score`` works.
         max_tokens: Context length in tokens.
+        images: Whether messages may hold images.
+        features: Whether the model takes image features that were computed elsewhere.
     """
 
     model: str
     revision: str
     scores: bool
     max_tokens: int
+    images: bool = False
+    features: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EngineWork:
+    """What one engine has done since the backend was opened, for all its clients together.
+
+    Attributes:
+        prompt_tokens: Tokens of all prompts.
+        cached_tokens: Those of them that came from the prefix cache.
+        written_tokens: Tokens of all replies.
+        queried_tokens: Prompt tokens that were looked up in the prefix cache.
+    """
+
+    prompt_tokens: int
+    cached_tokens: int
+    written_tokens: int
+    queried_tokens: int
+
+    def __add__(self, other: EngineWork) -> EngineWork:
+        return EngineWork(
+            self.prompt_tokens + other.prompt_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.written_tokens + other.written_tokens,
+            self.queried_tokens + other.queried_tokens,
+        )
+
+    def __sub__(self, other: EngineWork) -> EngineWork:
+        return EngineWork(
+            self.prompt_tokens - other.prompt_tokens,
+            self.cached_tokens - other.cached_tokens,
+            self.written_tokens - other.written_tokens,
+            self.queried_tokens - other.queried_tokens,
+        )
+
+    @property
+    def computed_tokens(self) -> int:
+        """Tokens that went through the model: read and not cached, or written."""
+        return self.prompt_tokens - self.cached_tokens + self.written_tokens
+
+    @property
+    def hit_rate(self) -> float | None:
+        """Share of the tokens looked up in the prefix cache that were there; None where none was looked up."""
+        return self.cached_tokens / self.queried_tokens if self.queried_tokens else None
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A backend whose engines count what they do."""
+
+    async def engine_work(self) -> dict[str, EngineWork]:
+        """What each engine has done since the backend was opened, by its address; those that tell it."""
+        ...
 
 
 @runtime_checkable

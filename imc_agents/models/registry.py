@@ -24,6 +24,8 @@ _GROUP = "imc_agents.backends"
 _BUILT_IN = {
     "embedded": "imc_agents.models.embedded:create",
     "openai": "imc_agents.models.openai:create",
+    "vllm": "imc_agents.models.vllm_server:create",
+    "vllm-engine": "imc_agents.models.vllm_engine:create",
 }
 
 

@@ -207,7 +207,7 @@ def serve(style: Literal["prompt_logprobs", "echo", "none"], *, model: bool = Tr
 
 
 def backend_for(server: Server, **options: Any) -> Backend:
-    """An ``openai`` backend, not yet open, that talks to the server."""
+    """An ``openai`` backend, not yet open, that talks to the server and repeats nothing."""
     from imc_agents.models.openai import create as create_openai
 
-    return create_openai(MODEL, {"base_url": server.url, **options})
+    return create_openai(MODEL, {"base_url": server.url, "attempts": 1, **options})
