@@ -42,6 +42,7 @@ _REFINE, _LOOK, _SHAPE, _STUDY = "Refine", "Look at what happened", "Shape the a
 COMMANDS: dict[str, Entry] = {
     "refine": Entry("refine", "refine", "Refine the noisy questions of a file.", _REFINE),
     "resume": Entry("refine", "resume", "Go on with a run that was interrupted.", _REFINE),
+    "serve": Entry("serve", "serve", "Serve a model with vLLM for the agents.", _REFINE),
     "runs": Entry("runs", "app", "List runs and show what one of them did.", _LOOK),
     "trace": Entry("trace", "app", "Read the agents' decisions.", _LOOK),
     "init": Entry("init", "init", "Lay out an editable project: config, prompts and a sample input.", _SHAPE),
