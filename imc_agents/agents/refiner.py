@@ -12,7 +12,7 @@ from imc_agents.agents.context import AgentContext, Meter
 from imc_agents.agents.contracts import GENERATED_PROMPT
 from imc_agents.config.schema import BackendConfig, Config
 from imc_agents.errors import ConfigError
-from imc_agents.models.protocol import Backend, Capabilities
+from imc_agents.models.protocol import Backend, Capabilities, EngineWork, Measured
 from imc_agents.prompts import Prompt, load_prompt
 from imc_agents.refinement import Refinement, Status
 from imc_agents.trace.events import Recorder
@@ -116,6 +116,14 @@ class Refiner:
             completion_tokens=meter.completion_tokens,
             milliseconds=(time.perf_counter() - started) * 1000,
         )
+
+    async def engine_work(self) -> EngineWork | None:
+        """What the engines behind the backends did since they were opened, together; None where none tells it."""
+        found: dict[str, EngineWork] = {}
+        for backend in self._backends.values():
+            if isinstance(backend, Measured):
+                found |= await backend.engine_work()
+        return sum(found.values(), EngineWork(0, 0, 0, 0)) if found else None
 
     async def close(self) -> None:
         """Close the backends."""

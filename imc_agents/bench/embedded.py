@@ -264,6 +264,9 @@ class _Observed:
 
         return await self._refiner.refine(sample_id, question, observe)
 
+    async def engine_work(self) -> None:
+        """Not told."""
+
     async def close(self) -> None:
         """Stays open for the next run."""
 

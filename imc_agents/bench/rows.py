@@ -181,6 +181,9 @@ class _Scripted:
     async def open(self) -> dict[str, Capabilities]:
         return {"default": Capabilities("scripted", "1", scores=False, max_tokens=0)}
 
+    async def engine_work(self) -> None:
+        """Not told."""
+
     async def close(self) -> None:
         pass
 

@@ -67,11 +67,13 @@ def refine(
         typer.Option("--dry-run", help="Print every request that would be sent; send and write nothing."),
     ] = False,
     backend: Annotated[
-        str | None, typer.Option("--backend", help="Kind of the default backend: embedded or openai.")
+        str | None,
+        typer.Option("--backend", help="Kind of the default backend: embedded, vllm, vllm-engine or openai."),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", help="Model of the default backend.")] = None,
     base_url: Annotated[
-        str | None, typer.Option("--base-url", help="Where the default backend's server listens.")
+        list[str] | None,
+        typer.Option("--base-url", help="Where the default backend's server listens; repeatable for vllm."),
     ] = None,
     concurrency: _Concurrency = None,
     name: Annotated[
@@ -97,7 +99,7 @@ def refine(
     shortcuts = {
         "backends.default.kind": backend,
         "backends.default.model": model,
-        "backends.default.options.base_url": base_url,
+        "backends.default.options.base_url": base_url[0] if base_url and len(base_url) == 1 else base_url,
         "run.concurrency": concurrency,
     }
     given = [f"{key}={json.dumps(value)}" for key, value in shortcuts.items() if value is not None]
@@ -170,12 +172,13 @@ def resume(
     )
 
 
-def _check_backends(config: Config, base_url: str | None) -> None:
+def _check_backends(config: Config, base_url: list[str] | None) -> None:
     """Find mistakes in the backends' settings before there is a run folder."""
     from imc_agents.models.registry import create_backend
 
-    if base_url is not None and config.backends["default"].kind == "embedded":
-        raise UsageError("--base-url: the embedded backend has no server; add --backend openai")
+    kind = config.backends["default"].kind
+    if base_url and kind in ("embedded", "vllm-engine"):
+        raise UsageError(f"--base-url: the {kind} backend has no server; add --backend vllm (or openai)")
     for name in sorted({role.backend for role in config.roles.values() if role.enabled}):
         create_backend(config.backends[name])
 

@@ -14,7 +14,7 @@ from typing import Protocol
 from imc_agents.config.schema import RunConfig
 from imc_agents.data.rows import Layout, Row
 from imc_agents.errors import ConfigError, ImcError
-from imc_agents.models.protocol import Capabilities
+from imc_agents.models.protocol import Capabilities, EngineWork
 from imc_agents.refinement import Refinement, Status
 from imc_agents.runs.batch import OnProgress, Refine, run_batch
 from imc_agents.runs.export import check_target, export, publish
@@ -41,6 +41,10 @@ class Refines(Protocol):
         """Refine one question."""
         ...
 
+    async def engine_work(self) -> EngineWork | None:
+        """What the engines behind the models have done since they were opened, where they tell it."""
+        ...
+
     async def close(self) -> None:
         """Free the models."""
         ...
@@ -62,6 +66,7 @@ class RunResult:
         seconds: Time that took, models already loaded.
         output: The output file; None where the run was interrupted.
         layout: How the added columns are called.
+        work: What the engines did this time, for all their clients; None where they do not tell it.
     """
 
     folder: Path
@@ -71,6 +76,7 @@ class RunResult:
     seconds: float
     output: Path | None
     layout: Layout
+    work: EngineWork | None = None
 
     @property
     def finished(self) -> bool:
@@ -123,12 +129,13 @@ async def execute_run(
         before = writer.totals()
         retried = sum(before.by_status[status] for status in RETRIED) if retry_errors else 0
         forgotten = 0
+        work: EngineWork | None = None
 
         def rows() -> Iterator[Row]:
             return select(reader.rows(), log.manifest.selection)
 
         async def refine_rest() -> bool:
-            nonlocal forgotten
+            nonlocal forgotten, work
             with _signals() as stop:
                 async with _opened(refiner, stop) as capabilities:
                     if capabilities is None:
@@ -138,7 +145,7 @@ async def execute_run(
                         forgotten = writer.forget(RETRIED)
                     on_start(log.manifest.rows, before.rows - retried)
                     with log.timed():
-                        return await run_batch(
+                        done = await run_batch(
                             rows(),
                             _refine(refiner, settings.keep_prompts),
                             writer,
@@ -148,6 +155,8 @@ async def execute_run(
                             on_progress=on_progress,
                             stop=stop,
                         )
+                    work = await refiner.engine_work()
+                    return done
 
         layout, written = Layout(), None
         try:
@@ -165,7 +174,7 @@ async def execute_run(
         totals = writer.totals()
         fresh = totals.rows - before.rows + forgotten
         return RunResult(
-            folder, log.manifest, totals, fresh, log.seconds, written and (target or written), layout
+            folder, log.manifest, totals, fresh, log.seconds, written and (target or written), layout, work
         )
 
 

@@ -40,6 +40,7 @@ def summary_record(result: RunResult) -> dict[str, Any]:
         **totals.record(),
         "seconds": round(result.seconds, 3),
         "questions_per_second": round(_rate(result), 3),
+        **_engine(result),
         "output": None if result.output is None else str(result.output),
         "renamed": result.layout.renamed,
     }
@@ -71,6 +72,11 @@ def summary_table(result: RunResult) -> Table:
         table.add_row(
             f"{_rate(result):,.1f}", "", f"questions/s: {result.fresh:,} in {result.seconds:,.1f} s"
         )
+    if result.work is not None and result.seconds:
+        engine = Text(f"tokens/s by the engine: {result.work.computed_tokens:,} computed")
+        if result.work.hit_rate is not None:
+            engine.append(f", {result.work.hit_rate:.0%} of those looked up came from the prefix cache")
+        table.add_row(f"{result.work.computed_tokens / result.seconds:,.0f}", "", engine)
     table.add_section()
     if result.output is not None:
         table.add_row("output", "", Text(str(result.output), "bold"))
@@ -99,6 +105,17 @@ def most_telling(store: RunStore, among: int = 500) -> SampleRecord | None:
         if best is not None:
             return best
     return next(store.samples(), None)
+
+
+def _engine(result: RunResult) -> dict[str, Any]:
+    if result.work is None or not result.seconds:
+        return {}
+    rate = result.work.hit_rate
+    return {
+        "engine_tokens": result.work.computed_tokens,
+        "engine_tokens_per_second": round(result.work.computed_tokens / result.seconds, 1),
+        "prefix_cache_hit_rate": None if rate is None else round(rate, 4),
+    }
 
 
 def _rate(result: RunResult) -> float:

@@ -57,6 +57,9 @@ class Refiner:
     async def open(self) -> dict[str, Capabilities]:
         return {"default": Capabilities("scripted", "r1", scores=True, max_tokens=2048)}
 
+    async def engine_work(self) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 
