@@ -10,6 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from imc_agents.commands.bench_options import (
+    DataOption,
+    NoiseOption,
+    QuestionsOption,
+    SeverityOption,
+    chosen_texts,
+    names,
+    numbers,
+    places,
+)
+from imc_agents.commands.bench_serving import bench_serving
 from imc_agents.commands.options import ConfigOption, ProfileOption, SetOption, load_config
 
 if TYPE_CHECKING:
@@ -17,15 +28,6 @@ if TYPE_CHECKING:
     from imc_agents.bench.text_store import CellStore, Options
 
 __all__ = ["app"]
-
-DataOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--data",
-        metavar="NAME=PATH",
-        help="vqa-rad or slake and its folder or file; repeatable. [$IMC_SHARED/data]",
-    ),
-]
 
 _INTERRUPTED = 130
 
@@ -74,11 +76,11 @@ def bench_text(
     else:
         options = Options(
             command=("imc", *sys.argv[1:]),
-            data={name: str(place.absolute()) for name, place in _places(data).items()},
-            kinds=_names(kinds),
-            severities=_numbers(severities),
+            data={name: str(place.absolute()) for name, place in places(data).items()},
+            kinds=names(kinds),
+            severities=numbers(severities, "--severities", "numbers from 1 to 5 by comma, e.g. 1,2,3"),
             limit=limit,
-            methods=_names(methods),
+            methods=names(methods),
             seed=seed,
             seeds=seeds,
             config=load_config(config, profile, overrides).config,
@@ -131,17 +133,10 @@ def _restore_all(options: Options, plan: Plan, store: CellStore | None) -> None:
 @app.command("embedded")
 def bench_embedded(
     data: DataOption = None,
-    questions: Annotated[
-        Path | None,
-        typer.Option(
-            "--questions", metavar="FILE", help="Questions instead of --data: what `imc refine` reads."
-        ),
-    ] = None,
+    questions: QuestionsOption = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="Questions.")] = 300,
-    noise: Annotated[
-        str, typer.Option("--noise", help="Noise over the questions; `none` leaves them as they are.")
-    ] = "typo",
-    severity: Annotated[int, typer.Option("--severity", help="1 to 5.")] = 2,
+    noise: NoiseOption = "typo",
+    severity: SeverityOption = 2,
     turns: Annotated[
         int, typer.Option("--turns", min=1, help="How often pipeline and bare model take turns.")
     ] = 2,
@@ -162,18 +157,11 @@ def bench_embedded(
     from tempfile import TemporaryDirectory
 
     from imc_agents.bench.embedded import bench_embedded as measure
-    from imc_agents.bench.embedded import embedded_table, noisy_texts, read_texts
-    from imc_agents.bench.questions import load_questions
+    from imc_agents.bench.embedded import embedded_table
     from imc_agents.bench.text_files import make_output_folder
 
     resolved = load_config(config, profile, overrides).config
-    if questions is not None:
-        texts = read_texts(questions, limit)
-    else:
-        places = _places(data)
-        share = -(-limit // len(places))
-        texts = [q.text for name, place in places.items() for q in load_questions(name, place, share)][:limit]
-    texts = noisy_texts(texts, None if noise == "none" else noise, severity)
+    texts = chosen_texts(data, questions, limit, noise, severity)
     if output is not None:
         make_output_folder(output)
     with nullcontext(str(output)) if output else TemporaryDirectory(prefix="imc-bench-") as folder:
@@ -195,6 +183,9 @@ def bench_embedded(
         } | run.record()
         file.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         typer.echo(f"wrote {file}", err=True)
+
+
+app.command("serving")(bench_serving)
 
 
 @app.command("rows")
@@ -285,26 +276,3 @@ def _alone(ctx: typer.Context, option: str) -> None:
     ]
     if others := [name for name in given if name != f"--{option}"]:
         raise UsageError(f"--{option} goes on as it was started; leave out {', '.join(others)}")
-
-
-def _places(data: list[str] | None) -> dict[str, Path]:
-    from imc_agents.bench.questions import default_data, parse_data
-    from imc_agents.errors import UsageError
-
-    places = parse_data(data) if data else default_data()
-    if not places:
-        raise UsageError("no data: give --data vqa-rad=FOLDER or --data slake=FOLDER, or set IMC_SHARED")
-    return places
-
-
-def _names(listed: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.strip() for name in listed.split(",") if name.strip()))
-
-
-def _numbers(listed: str) -> tuple[int, ...]:
-    from imc_agents.errors import UsageError
-
-    try:
-        return tuple(int(number) for number in _names(listed))
-    except ValueError:
-        raise UsageError(f"--severities {listed!r}: write numbers from 1 to 5 by comma, e.g. 1,2,3") from None
