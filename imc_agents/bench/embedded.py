@@ -7,7 +7,6 @@ that whatever else the machine does slows both; only the ratio means something o
 
 from __future__ import annotations
 
-import json
 import resource
 import sys
 import time
@@ -19,19 +18,22 @@ from operator import add
 from pathlib import Path
 from typing import Any
 
-from imc_agents.agents.refiner import Refiner
-from imc_agents.config.schema import BackendConfig, Config
+from imc_agents.bench.recording import (
+    ObservedRefiner,
+    Recording,
+    RecordingBackend,
+    ScoreCall,
+    only_backend,
+    run_pipeline,
+    write_questions,
+)
+from imc_agents.config.schema import Config
 from imc_agents.data.registry import open_reader
 from imc_agents.errors import UsageError
 from imc_agents.models.batcher import Work
 from imc_agents.models.embedded import EmbeddedBackend
-from imc_agents.models.protocol import Backend, Capabilities
 from imc_agents.models.registry import create_backend
 from imc_agents.noise.text import apply_text_noise
-from imc_agents.refinement import Refinement
-from imc_agents.runs.execute import execute_run
-from imc_agents.runs.start import start_run
-from imc_agents.trace.events import Called, Event, Recorder
 
 __all__ = ["EmbeddedRun", "Pass", "bench_embedded", "embedded_table", "noisy_texts", "read_texts"]
 
@@ -148,45 +150,42 @@ async def bench_embedded(
         UsageError: the configuration names another backend, or nothing is scored.
         BackendUnreachableError: the model cannot be loaded.
     """
-    backend = create_backend(config.backends["default"])
-    used = {role.backend for role in config.roles.values() if role.enabled}
-    if used != {"default"} or not isinstance(backend, EmbeddedBackend):
-        raise UsageError(
-            "this measures the embedded model: let every role use backends.default, and that be of kind embedded"
-        )
+    backend = create_backend(only_backend(config))
+    if not isinstance(backend, EmbeddedBackend):
+        raise UsageError("this measures the embedded model: let backends.default be of kind embedded")
     on_stage("loading")
-    refiner = _Observed(config, backend)
+    recording = Recording()
+    refiner = ObservedRefiner(config, RecordingBackend(backend, await backend.open(), recording))
     await refiner.load()
+    scored: list[_ScoreRequest] = []
     try:
-        await refiner.refine("first", texts[0], lambda _event: None)
+        await refiner.warm_up(texts[0])
         first_result = time.time() - _process_started()
-        source = folder / "questions.jsonl"
-        with source.open("w", encoding="utf-8") as stream:
-            for number, text in enumerate(texts):
-                stream.write(json.dumps({"id": f"q{number}", "question": text}, ensure_ascii=False) + "\n")
+        source = write_questions(texts, folder)
         pipeline: list[Pass] = []
         bare: list[Pass] = []
         peak, failed = 0.0, 0
         for turn in range(1, turns + 1):
             on_stage(f"pipeline {turn}/{turns}")
-            refiner.forget()
+            recording.calls.clear()
             before = backend.work
-            seconds, failed = await _run(source, folder, refiner, config)
+            seconds, failed = await run_pipeline(source, refiner, config, config.run.concurrency)
             pipeline.append(Pass(seconds, backend.work - before))
             peak = peak or _peak_mib()
-            if not refiner.scored:
+            scored = [(call.context, call.texts) for call in recording.calls if isinstance(call, ScoreCall)]
+            if not scored:
                 raise UsageError("the agents scored nothing, so there is nothing to compare")
             on_stage(f"bare model {turn}/{turns}")
             before, started = backend.work, time.perf_counter()
-            await backend.replay(refiner.scored)
+            await backend.replay(scored)
             bare.append(Pass(time.perf_counter() - started, backend.work - before))
     finally:
         await backend.close()
     return EmbeddedRun(
         questions=len(texts),
         failed=failed,
-        calls=len(refiner.scored) + refiner.replies,
-        replies=refiner.replies,
+        calls=len(recording.calls),
+        replies=len(recording.calls) - len(scored),
         concurrency=config.run.concurrency,
         pipeline=tuple(pipeline),
         bare=tuple(bare),
@@ -225,69 +224,6 @@ def embedded_table(run: EmbeddedRun) -> Any:
     if run.replies:
         table.caption = f"{run.replies} calls wrote replies, which the bare model does not repeat."
     return table
-
-
-class _Observed:
-    """The refiner on a backend that stays open between runs; keeps what was scored."""
-
-    def __init__(self, config: Config, backend: EmbeddedBackend) -> None:
-        def kept(_spec: BackendConfig) -> Backend:
-            return backend
-
-        self._refiner = Refiner(config, create=kept)
-        self._capabilities: dict[str, Capabilities] = {}
-        self.forget()
-
-    async def load(self) -> None:
-        self._capabilities = await self._refiner.open()
-
-    def forget(self) -> None:
-        self.scored: list[_ScoreRequest] = []
-        self.replies = 0
-
-    async def open(self) -> dict[str, Capabilities]:
-        return self._capabilities
-
-    def prompt_hashes(self) -> dict[str, str]:
-        return self._refiner.prompt_hashes()
-
-    async def refine(self, sample_id: str, question: str, record: Recorder) -> Refinement:
-        def observe(event: Event) -> None:
-            record(event)
-            if not isinstance(event, Called) or event.error is not None:
-                return
-            if event.operation == "score":
-                asked = json.loads(event.prompt)
-                self.scored.append((asked["context"], tuple(asked["texts"])))
-            else:
-                self.replies += 1
-
-        return await self._refiner.refine(sample_id, question, observe)
-
-    async def engine_work(self) -> None:
-        """Not told."""
-
-    async def close(self) -> None:
-        """Stays open for the next run."""
-
-
-async def _run(source: Path, folder: Path, refiner: _Observed, config: Config) -> tuple[float, int]:
-    """Run the batch; return its seconds and how many questions failed."""
-    run = start_run(
-        source,
-        directory=folder / "runs",
-        name="bench",
-        config_yaml="{}\n",
-        seed=config.seed,
-        command=("imc", "bench", "embedded"),
-        output=None,
-    )
-    done = await execute_run(
-        run, refiner, config.run, on_start=lambda _total, _done: None, on_progress=lambda _refinement: None
-    )
-    if not done.finished:
-        raise KeyboardInterrupt
-    return done.seconds, done.totals.failed
 
 
 def _process_started() -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,16 @@ def read_image(path: Path) -> Any:
     from PIL import Image
 
     content, _ = _content(path)
+    too_large = DataError(f"{path}: the image has more than {_MOST_PIXELS:,} pixels; make it smaller")
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.width * image.height > _MOST_PIXELS:
-                raise DataError(f"{path}: the image has more than {_MOST_PIXELS:,} pixels; make it smaller")
-            return image.convert("RGB")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content)) as image:
+                if image.width * image.height > _MOST_PIXELS:
+                    raise too_large
+                return image.convert("RGB")
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise too_large from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: the image is damaged ({error})") from error
 

@@ -6,6 +6,7 @@ word); ``Edit.slips`` says how many slips of the channel an edit explains.
 
 from __future__ import annotations
 
+import heapq
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ _USUAL_CAPITALS = re.compile(
 )
 _WEB_PENALTY = 1.0  # Zipf points: a word that no dictionary has is a less likely repair
 _NEPERS = math.log(10)
+_MOST_EDITS = 64  # of a word with hundreds of neighbours; no role may ask for more (max_candidates)
 
 
 def word_spans(text: str) -> list[tuple[int, int]]:
@@ -80,7 +82,9 @@ def _ranked(
     found: dict[str, float], text: str, start: int, end: int, kind: str, lexicon: Lexicon
 ) -> list[Edit]:
     recase = _caser(text[start:end])
-    order = sorted(found, key=lambda word: (-plausibility(word, found[word], lexicon), word))
+    order = heapq.nsmallest(
+        _MOST_EDITS, found, key=lambda word: (-plausibility(word, found[word], lexicon), word)
+    )
     return [Edit(start, end, recase(word), kind, slips=found[word]) for word in order]
 
 

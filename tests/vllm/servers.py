@@ -51,14 +51,14 @@ class Address:
         return int(self.base_url.removesuffix("/v1").rpartition(":")[2])
 
 
-def start(folder: Path, *options: str) -> Address:
+def start(folder: Path, *options: str, model: str = DEFAULT_MODEL) -> Address:
     """Start a server and return when it answers; its output is in the folder."""
     device = ["--cpu"] if installed_build() == "cpu" else []
     output = folder / f"serve-{time.monotonic_ns()}.json"
     errors = output.with_suffix(".err")
     with output.open("w") as stdout, errors.open("w") as stderr:
         process = subprocess.Popen(
-            [sys.executable, str(ROOT / "cli.py"), "serve", "--model", DEFAULT_MODEL, *device, *options],
+            [sys.executable, str(ROOT / "cli.py"), "serve", "--model", model, *device, *options],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdin=subprocess.DEVNULL,

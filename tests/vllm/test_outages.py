@@ -20,7 +20,7 @@ from tests.vllm.test_refine import rows, write_questions
 
 pytestmark = needs_vllm
 
-ROWS = 80
+ROWS = 40
 RUN_SECONDS = 600
 
 
@@ -112,7 +112,7 @@ def check_all_done(folder: Path, run: subprocess.Popen[str]) -> str:
 
 def test_a_run_survives_its_server_being_killed_and_started_again(tmp_path: Path, own: Restartable) -> None:
     run = begin(tmp_path, own.address.base_url)
-    wait_for(tmp_path, run, 15)
+    wait_for(tmp_path, run, 8)
     kill(own.address)
     before = stored(tmp_path)
     assert before < ROWS, "killed too late to mean anything"
@@ -128,7 +128,7 @@ def test_one_of_two_servers_dies(tmp_path: Path, own: Restartable, vllm_server: 
     if not Path(f"/proc/{own.address.keeper}").exists():
         own.again()
     run = begin(tmp_path, own.address.base_url, vllm_server.base_url)
-    wait_for(tmp_path, run, 15)
+    wait_for(tmp_path, run, 8)
     kill(own.address)
     assert stored(tmp_path) < ROWS, "killed too late to mean anything"
     said = check_all_done(tmp_path, run)

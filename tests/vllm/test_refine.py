@@ -110,7 +110,7 @@ def test_the_server_is_found_without_its_address_and_key(tmp_path: Path, vllm_se
             "refused the key (HTTP 401); set the environment variable VLLM_API_KEY",
         ),
         (("--model", "smollm2-135m-instrukt"), {}, "did you mean 'smollm2-135m-instruct'?"),
-        (("--set", "roles.critic.backend=defualt"), {}, "did you mean 'default'?"),
+        (("--set", "roles.critique.backend=defualt"), {}, "did you mean 'default'?"),
     ],
     ids=["key", "model", "backend"],
 )
@@ -159,7 +159,7 @@ def test_a_role_may_have_a_server_of_its_own(tmp_path: Path, vllm_server: Addres
         "backends:\n"
         f"  remote: {{kind: vllm, options: {{base_url: [{vllm_server.base_url}]}}}}\n"
         "roles:\n"
-        "  perceiver: {backend: remote}\n"
+        "  perceive: {backend: remote}\n"
     )
     done = imc(tmp_path, "refine", "in.jsonl", "-o", "out.jsonl", "-c", "imc.yaml")
     assert done.returncode == 0, done.stderr

@@ -1,0 +1,91 @@
+"""A multimodal model on a vLLM server: what it takes is found out, and an image reaches it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from imc_agents.errors import DataError
+from imc_agents.models.protocol import Capabilities, Generation, Message, Sampling
+from imc_agents.models.vllm_server import create
+from tests.vllm.servers import Address, needs_vllm, start, stop
+
+SHARED = Path(os.environ.get("IMC_SHARED", Path(__file__).parents[2] / ".." / "shared"))
+TINYMED = SHARED / "models" / "tinymed"
+IMAGES = SHARED / "data" / "vqa_rad"
+
+pytestmark = [
+    *needs_vllm,
+    pytest.mark.skipif(not (TINYMED / "assemble.py").is_file(), reason=f"no multimodal model in {TINYMED}"),
+]
+
+
+@pytest.fixture(scope="module")
+def tinymed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
+    folder = tmp_path_factory.mktemp("tinymed")
+    checkpoint = folder / "tinymed"
+    subprocess.run([sys.executable, str(TINYMED / "assemble.py"), str(checkpoint)], check=True, timeout=280)
+    address = start(folder, model=str(checkpoint))
+    yield address
+    stop(address)
+
+
+def ask(address: Address, *questions: tuple[str, Path | None]) -> tuple[Capabilities, list[Generation]]:
+    async def scenario() -> tuple[Capabilities, list[Generation]]:
+        backend = create("", {"base_url": address.base_url})
+        capabilities = await backend.open()
+        try:
+            replies = [
+                await backend.generate(
+                    [Message("user", f"{text}\nAnswer with a short phrase.", (image,) if image else ())],
+                    sampling=Sampling(max_tokens=24),
+                )
+                for text, image in questions
+            ]
+        finally:
+            await backend.close()
+        return capabilities, replies
+
+    return asyncio.run(scenario())
+
+
+def test_images_and_features_are_found_out_and_images_are_seen(tinymed: Address) -> None:
+    heldout = json.loads((TINYMED / "heldout_images.json").read_text())
+    names = list(heldout["images"] if isinstance(heldout, dict) else heldout)
+    paths = {path.name: path for path in IMAGES.rglob("*.jpg")}
+    images = [paths[Path(name).name] for name in names if Path(name).name in paths][:12]
+    assert len(images) == 12
+    capabilities, replies = ask(tinymed, *(("Which organ system is shown?", image) for image in images))
+    assert capabilities.images
+    assert capabilities.features
+    answers = [reply.text.strip().lower() for reply in replies]
+    assert len(set(answers)) > 1, "the answer depends on the image"
+    assert all(reply.usage.prompt_tokens > 64 for reply in replies), "64 tokens of the image are read"
+
+
+def test_a_model_without_eyes_says_so(vllm_server: Address, tmp_path: Path) -> None:
+    image = tmp_path / "x.png"
+    image.write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(DataError, match="takes no images"):
+        ask(vllm_server, ("Which organ?", image))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [("gone.png", None, "cannot be read"), ("text.png", b"hello", "convert it to PNG or JPEG")],
+)
+def test_a_bad_image_is_an_error_of_the_data(
+    tinymed: Address, tmp_path: Path, name: str, content: bytes | None, words: str
+) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        ask(tinymed, ("Which organ?", path))
