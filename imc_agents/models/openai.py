@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from imc_agents.errors import BackendUnreachableError, DataError, InfraError
 from imc_agents.models.alignment import score_from_pieces
 from imc_agents.models.control_tokens import inert
+from imc_agents.models.http import plain_address
 from imc_agents.models.openai_wire import (
     ModelCard,
     Reply,
@@ -29,7 +30,7 @@ from imc_agents.models.openai_wire import (
     scoring_body,
 )
 from imc_agents.models.protocol import Backend, Capabilities, Generation, Message, Sampling, Score, Usage
-from imc_agents.models.server_pool import PoolLimits, Server, ServerPool, plain_address
+from imc_agents.models.server_pool import PoolLimits, Server, ServerPool
 
 __all__ = ["OpenAIBackend", "Settings", "create"]
 

@@ -9,10 +9,10 @@ from typing import Any, Literal, TypeVar, cast
 from pydantic import BaseModel, Field, ValidationError
 
 from imc_agents.errors import BackendUnreachableError, DataError, InfraError, ModelOutputError, nearest
+from imc_agents.models.http import Answer
 from imc_agents.models.images import data_url
 from imc_agents.models.protocol import Generation, Message, Sampling, Usage
 from imc_agents.models.replies import parse_reply
-from imc_agents.models.server_pool import Answer
 
 __all__ = [
     "Choice",

@@ -7,7 +7,6 @@ a server as long as the patience lasts; none is sent to a server that is known t
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import random
 import time
@@ -16,22 +15,19 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from imc_agents.errors import BackendUnreachableError, InfraError
+from imc_agents.models.http import Answer, LostConnection, exchange, new_session
 
 if TYPE_CHECKING:
     import aiohttp
 
-__all__ = ["Answer", "Check", "PoolLimits", "Server", "ServerPool", "plain_address"]
+__all__ = ["Check", "PoolLimits", "Server", "ServerPool"]
 
 _LOG = logging.getLogger(__name__)
 _REPEATED = frozenset({429, 500, 502, 503, 504})
 _FIRST_PAUSE_SECONDS = 0.25
 _LONGEST_PAUSE_SECONDS = 5.0
-_CONNECT_SECONDS = 10.0
-_KEPT_ALIVE_SECONDS = 3.0  # less than servers keep idle connections, or one is used that they just closed
-_HERE = ("127.0.0.1", "localhost", "::1")
 _SICK = 3  # errors in a row after which a server is left out until it passes its check
 _FIRST_LIMIT = 64
 _LEAST_LIMIT = 8
@@ -88,20 +84,6 @@ class Server:
         return self.down is None and self.in_flight < self.limit
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What a server answered: the status and the body, and the address that was asked."""
-
-    url: str
-    status: int
-    content: bytes
-
-    @property
-    def text(self) -> str:
-        """The body as text, whatever is in it."""
-        return self.content.decode("utf-8", "replace")
-
-
 Check = Callable[[Server], Awaitable[None]]
 """Raises InfraError where a server does not serve what the pool is for."""
 
@@ -139,14 +121,7 @@ class ServerPool:
             InfraError: what is wrong with the first one, where none can be used.
             BackendUnreachableError: a server refuses the key or serves something else.
         """
-        import aiohttp
-
-        self._session = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=self._limits.timeout_seconds, sock_connect=_CONNECT_SECONDS),
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_ALIVE_SECONDS),
-            # Proxies from the environment are not for servers on this machine.
-            trust_env=not all(urlsplit(server.url).hostname in _HERE for server in self.servers),
-        )
+        self._session = new_session([server.url for server in self.servers], self._limits.timeout_seconds)
         for server in self.servers:
             server.key = self._key(server.url)
         checks = await asyncio.gather(*map(self._check, self.servers), return_exceptions=True)
@@ -180,7 +155,7 @@ class ServerPool:
                 self._failed(server, "requests time out")
                 if attempt >= self._limits.attempts:
                     raise InfraError(self._late(server.url + path)) from error
-            except _LostConnection as error:
+            except LostConnection as error:
                 # One lost connection may be an idle one that the server closed; two in a row are not.
                 lost += 1
                 if lost > 1:
@@ -210,7 +185,7 @@ class ServerPool:
             return await self._send(server, "GET", url, None)
         except TimeoutError as error:
             raise InfraError(self._late(url)) from error
-        except _LostConnection as error:
+        except LostConnection as error:
             raise InfraError(f"no connection to {url}: {error}") from error
 
     def observe(self, server: Server, running: float, waiting: float) -> None:
@@ -245,7 +220,7 @@ class ServerPool:
         if self._session is None:
             raise InfraError("the backend is not open")
         # A task of the pool, so that closing the pool cancels it.
-        task = asyncio.ensure_future(_exchange(self._session, server.key, method, url, body))
+        task = asyncio.ensure_future(exchange(self._session, server.key, method, url, body))
         self._tasks.add(task)
         try:
             return await task
@@ -335,46 +310,7 @@ class ServerPool:
             return
 
 
-class _LostConnection(Exception):  # noqa: N818 - what happened, and never seen outside
-    """No connection, or it broke; the text says why."""
-
-
-async def _exchange(
-    session: aiohttp.ClientSession, key: str | None, method: str, url: str, body: dict[str, Any] | None
-) -> Answer:
-    import aiohttp
-
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
-    content = None
-    if body is not None:
-        headers["Content-Type"] = "application/json"
-        content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-    try:
-        async with session.request(
-            method, url, data=content, headers=headers, allow_redirects=False
-        ) as response:
-            return Answer(url, response.status, await response.read())
-    except TimeoutError:
-        raise
-    except (aiohttp.ClientError, OSError) as error:
-        raise _LostConnection(" ".join(str(error).split()) or type(error).__name__) from error
-
-
 def _pause(attempt: int) -> float:
     """Seconds before the next attempt: twice as long each time, with jitter so that a crowd does not come at once."""
     longest = min(_FIRST_PAUSE_SECONDS * 2**attempt, _LONGEST_PAUSE_SECONDS)
     return random.uniform(longest / 2, longest)
-
-
-def plain_address(value: str) -> str:
-    """Return the address of a server without a slash at the end.
-
-    Raises:
-        ValueError: it is no HTTP address, or holds credentials.
-    """
-    url = urlsplit(value)
-    if url.scheme not in ("http", "https") or not url.hostname:
-        raise ValueError("must be an http:// or https:// address such as http://127.0.0.1:8000/v1")
-    if url.username is not None or url.password is not None:
-        raise ValueError("must not hold credentials; put the key into the variable that api_key_env names")
-    return value.rstrip("/")

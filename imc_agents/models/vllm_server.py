@@ -9,6 +9,7 @@ Other vLLM servers ignore that number.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from imc_agents.errors import BackendUnreachableError, DataError, InfraError
 from imc_agents.models.alignment import align_pieces, score_from_pieces
 from imc_agents.models.control_tokens import inert
+from imc_agents.models.http import Answer, plain_address
 from imc_agents.models.openai_wire import (
     ModelCard,
     Reply,
@@ -40,12 +42,13 @@ from imc_agents.models.protocol import (
     Usage,
 )
 from imc_agents.models.served import api_key_for, served_here
-from imc_agents.models.server_pool import Answer, PoolLimits, Server, ServerPool, plain_address
+from imc_agents.models.server_pool import PoolLimits, Server, ServerPool
 from imc_agents.models.vllm_launch import CACHED_TOKENS
 from imc_agents.models.vllm_metrics import WorkCounter, read_metrics
 
 __all__ = ["Settings", "VllmServerBackend", "create"]
 
+_LOG = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
 _KEPT_CONTEXTS = 64
 # One pixel, and features that no server can read: enough to be told whether images and features are taken at all.
@@ -53,6 +56,8 @@ _PIXEL = (
     "data:image/png;base64,"
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
 )
+_PROBE = " a"
+_SAME_NATS = 0.2  # what rounding in bfloat16 may come to
 _NO_FEATURES = "no features"
 
 
@@ -259,11 +264,27 @@ class VllmServerBackend:
             raise
 
     async def _count(self, context: str) -> int:
-        reply = await self._scored([context + " a"], 0)
-        pieces, _ = reply.choices[0].prompt_tokens()
-        inside = sum(end <= len(context) for _, end in align_pieces(context + " a", pieces))
-        # The last one may merge with what follows.
-        return max(inside - 1, 0)
+        """Count, and check that the server's scores are the same with the context from its cache."""
+        texts = [_PROBE]
+        whole = await self._scored([context + _PROBE], 0)
+        pieces, _ = whole.choices[0].prompt_tokens()
+        inside = sum(end <= len(context) for _, end in align_pieces(context + _PROBE, pieces))
+        cached = inside - 1  # the last one may merge with what follows
+        if cached < 1:
+            return 0
+        (expected,), _ = _scores(whole, context, texts)
+        try:
+            (found,), _ = _scores(await self._scored([context + _PROBE], cached), context, texts)
+        except InfraError:
+            return 0
+        if abs(found.total - expected.total) > _SAME_NATS:
+            _LOG.warning(
+                "scores are computed without the prefix cache: with it, %s differs by %.2f nats",
+                self._model,
+                abs(found.total - expected.total),
+            )
+            return 0
+        return cached
 
     async def _can_score(self) -> bool:
         try:

@@ -15,11 +15,13 @@ Off unless ``IMC_VLLM_CACHED_SCORES=1``: a vLLM that others start in the same en
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
 __all__ = ["ENABLED_BY", "register"]
 
+_LOG = logging.getLogger(__name__)
 ENABLED_BY = "IMC_VLLM_CACHED_SCORES"
 _ARGUMENT = "imc_cached_tokens"
 _NOT_COMPUTED = 1.0
@@ -37,7 +39,7 @@ class _Shortened:
 
 
 def register() -> None:
-    """Change the two places; called by vLLM in each of its processes (entry point ``vllm.general_plugins``)."""
+    """Change the three places; called by vLLM in each of its processes (entry point ``vllm.general_plugins``)."""
     if os.environ.get(ENABLED_BY) != "1":
         return
     from vllm.v1.core.kv_cache_manager import KVCacheManager
@@ -48,6 +50,15 @@ def register() -> None:
     processor: Any = LogprobsProcessor
     tensors: Any = LogprobsTensors
     if getattr(manager, "reads_cache_for_scores", False):
+        return
+    changed = (
+        (manager, "prefix_cache_lookup_enabled"),
+        (manager, "get_computed_blocks"),
+        (processor, "_update_prompt_logprobs"),
+        (tensors, "empty_cpu"),
+    )
+    if missing := [name for owner, name in changed if not hasattr(owner, name)]:
+        _LOG.warning("scores do not read the prefix cache: this vLLM has no %s", ", ".join(missing))
         return
     is_enabled, computed, empty = (
         manager.prefix_cache_lookup_enabled,
