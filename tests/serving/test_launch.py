@@ -147,7 +147,7 @@ def test_environment_and_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     ("kind", "gpu", "cpu", "words"),
     [
-        (None, False, True, "vLLM is not installed; pip install 'imc-agents"),
+        (None, False, True, "vLLM is not installed; run make setup"),
         ("cpu", False, False, "runs on CPUs only; add --cpu"),
         ("cuda", True, True, "runs on GPUs only; leave out --cpu"),
         ("cuda", False, False, "no GPU here"),
