@@ -18,6 +18,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from imc_agents.errors import BackendUnreachableError, ConfigError, DataError, InfraError, ModelOutputError
+from imc_agents.models.apart import children_apart
 from imc_agents.models.control_tokens import inert
 from imc_agents.models.images import read_image
 from imc_agents.models.protocol import (
@@ -32,13 +33,19 @@ from imc_agents.models.protocol import (
     Usage,
 )
 from imc_agents.models.replies import parse_reply
+from imc_agents.models.served import records_directory
 from imc_agents.models.vllm_launch import CACHED_TOKENS, engine_environment, engine_settings
 from imc_agents.models.vllm_metrics import WorkCounter, read_metrics
 
 __all__ = ["Settings", "VllmEngineBackend", "create"]
 
 _ENGINE = "engine"
-_QUIET = {"VLLM_LOGGING_LEVEL": "ERROR", "TORCH_CPP_LOG_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
+# A forked process would have no log of its own, and its errors are in the log of the others.
+_SETTING = {
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "PYTHONWARNINGS": "ignore",
+}
 
 
 class Settings(BaseModel):
@@ -76,6 +83,7 @@ class VllmEngineBackend:
         self._specials: tuple[str, ...] = ()
         self._capabilities: Capabilities | None = None
         self._calls: set[asyncio.Task[Any]] = set()
+        self._log: Path | None = None
         self._work = WorkCounter()
 
     async def open(self) -> Capabilities:
@@ -170,6 +178,8 @@ class VllmEngineBackend:
         await asyncio.gather(*self._calls, return_exceptions=True)
         if engine is not None:
             await asyncio.to_thread(engine.shutdown)
+            if self._log is not None:
+                self._log.unlink(missing_ok=True)
 
     @property
     def _limit(self) -> int:
@@ -184,10 +194,10 @@ class VllmEngineBackend:
         settings = self._settings
         values = engine_settings(location, device=settings.device, max_model_len=settings.max_model_len)
         os.environ.update(engine_environment(values.cpu, local=Path(location).is_dir()))
-        # The engine's processes write to the terminal that the progress is on.
-        for name, value in _QUIET.items():
+        for name, value in _SETTING.items():
             os.environ.setdefault(name, value)
-        with warnings.catch_warnings():
+        self._log = records_directory() / f"engine-{os.getpid()}.log"
+        with warnings.catch_warnings(), children_apart(self._log):
             # vLLM and what it imports warn of each other's deprecations, which no user of ours can mend.
             warnings.simplefilter("ignore")
             return self._engine_of(location, values.arguments)
@@ -212,7 +222,7 @@ class VllmEngineBackend:
         except Exception as error:
             reason = " ".join(str(error).split())[:300]
             raise BackendUnreachableError(
-                f"the vLLM engine cannot run {location}: {reason}; VLLM_LOGGING_LEVEL=INFO shows more"
+                f"the vLLM engine cannot run {location}: {reason}; log: {self._log}"
             ) from error
 
     async def _run(self, prompt: Any, sampling: Any) -> Any:
@@ -233,7 +243,7 @@ class VllmEngineBackend:
                 done = output
         except EngineDeadError as error:
             raise BackendUnreachableError(
-                "the vLLM engine died (out of memory, perhaps); run again with VLLM_LOGGING_LEVEL=INFO to see why"
+                f"the vLLM engine died (out of memory, perhaps); log: {self._log}"
             ) from error
         except ValueError as error:
             raise InfraError(

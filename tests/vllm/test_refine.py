@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from imc_agents.models.weights import cache_directory
 from imc_agents.noise.text import apply_text_noise
 from tests.vllm.servers import ROOT, Address, needs_vllm
 
@@ -93,8 +95,17 @@ def test_sixty_questions_come_out_as_on_the_embedded_model(tmp_path: Path, vllm_
 
 
 def test_the_server_is_found_without_its_address_and_key(tmp_path: Path, vllm_server: Address) -> None:
+    # A cache in which this server is the only one, whatever else runs on the machine.
+    cache = tmp_path / "cache"
+    (cache / "servers").mkdir(parents=True)
+    for entry in cache_directory().iterdir():
+        if entry.name != "servers":
+            (cache / entry.name).symlink_to(entry)
+    for record in (cache_directory() / "servers").glob("*.json"):
+        if json.loads(record.read_text())["base_url"] == vllm_server.base_url:
+            shutil.copy(record, cache / "servers")
     write_questions(tmp_path / "in.jsonl", 3)
-    done = imc(tmp_path, "refine", "in.jsonl", "--backend", "vllm")
+    done = imc(tmp_path, "refine", "in.jsonl", "--backend", "vllm", IMC_CACHE=str(cache))
     assert done.returncode == 0, done.stderr
     folder = Path(json.loads(done.stdout.splitlines()[-1])["folder"])
     kept = b"".join(path.read_bytes() for path in (tmp_path / folder).iterdir() if path.is_file())
