@@ -28,7 +28,8 @@ def children_apart(log: Path) -> Generator[None]:
     Args:
         log: Made anew, for its owner only.
     """
-    os.close(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600))
+    log.unlink(missing_ok=True)
+    os.close(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     python = os.fsdecode(multiprocessing.spawn.get_executable() or b"")
     # Both are part of util-linux.
     found = {name: shutil.which(name) for name in ("setsid", "setpriv")}
