@@ -31,7 +31,9 @@ NAMED = ("roles", "backends")
 """Mappings whose entries have names of the user's choice; null removes an entry."""
 
 _PREFIX = "IMC_"
-_OTHER_VARIABLES = frozenset({"IMC_ALLOW_LANGSMITH", "IMC_CACHE", "IMC_DEBUG", "IMC_SHARED"})
+_OTHER_VARIABLES = frozenset(
+    {"IMC_ALLOW_LANGSMITH", "IMC_CACHE", "IMC_DEBUG", "IMC_SHARED", "IMC_VLLM_CACHED_SCORES"}
+)
 """Variables about this process, not about the configuration."""
 
 

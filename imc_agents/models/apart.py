@@ -14,6 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 __all__ = ["children_apart"]
@@ -28,6 +29,8 @@ def children_apart(log: Path) -> Generator[None]:
     Args:
         log: Made anew, for its owner only.
     """
+    # It serves this process for as long as it lives, so it must not be one of them.
+    resource_tracker.ensure_running()
     log.unlink(missing_ok=True)
     os.close(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
     python = os.fsdecode(multiprocessing.spawn.get_executable() or b"")

@@ -7,11 +7,13 @@ The engine works in child processes of its own and is stopped with the backend. 
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import time
 import uuid
 import warnings
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -178,6 +180,11 @@ class VllmEngineBackend:
         await asyncio.gather(*self._calls, return_exceptions=True)
         if engine is not None:
             await asyncio.to_thread(engine.shutdown)
+            del engine
+            with warnings.catch_warnings():
+                # The engine's sockets are closed by whoever collects them, with a warning each.
+                warnings.simplefilter("ignore", ResourceWarning)
+                gc.collect()
             if self._log is not None:
                 self._log.unlink(missing_ok=True)
 
@@ -193,11 +200,9 @@ class VllmEngineBackend:
     def _start(self, location: str) -> Any:
         settings = self._settings
         values = engine_settings(location, device=settings.device, max_model_len=settings.max_model_len)
-        os.environ.update(engine_environment(values.cpu, local=Path(location).is_dir()))
-        for name, value in _SETTING.items():
-            os.environ.setdefault(name, value)
+        wanted = _SETTING | engine_environment(values.cpu, local=Path(location).is_dir())
         self._log = records_directory() / f"engine-{os.getpid()}.log"
-        with warnings.catch_warnings(), children_apart(self._log):
+        with _environment(wanted), warnings.catch_warnings(), children_apart(self._log):
             # vLLM and what it imports warn of each other's deprecations, which no user of ours can mend.
             warnings.simplefilter("ignore")
             return self._engine_of(location, values.arguments)
@@ -300,6 +305,18 @@ class VllmEngineBackend:
         state = read_metrics(generate_latest().decode())
         if state is not None:
             self._work.see(_ENGINE, state.work)
+
+
+@contextmanager
+def _environment(wanted: dict[str, str]) -> Generator[None]:
+    """Set variables that are not set, for the processes that are started meanwhile."""
+    added = [name for name in wanted if name not in os.environ]
+    os.environ.update({name: wanted[name] for name in added})
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
 
 
 def _spans(offsets: Sequence[tuple[int, int]], logprobs: Sequence[float], context: int) -> Score:

@@ -92,14 +92,7 @@ class Subject:
         "embedded",
         "openai:prompt_logprobs",
         pytest.param("vllm", marks=needs_vllm),
-        # The engine's own sockets are collected as garbage.
-        pytest.param(
-            "vllm-engine",
-            marks=[
-                *needs_vllm,
-                pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-            ],
-        ),
+        pytest.param("vllm-engine", marks=needs_vllm),
     ],
 )
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:

@@ -137,10 +137,10 @@ def test_one_of_two_servers_dies(tmp_path: Path, own: Restartable, vllm_server: 
 
 
 def test_a_server_that_hangs_for_a_while_costs_time_only(tmp_path: Path, vllm_server: Address) -> None:
-    run = begin(tmp_path, vllm_server.base_url, timeout_seconds=4)
+    run = begin(tmp_path, vllm_server.base_url, timeout_seconds=8)
     wait_for(tmp_path, run, 5)
     with hanging(vllm_server):
-        time.sleep(10)
+        time.sleep(14)
         assert run.poll() is None, (tmp_path / "stderr.txt").read_text()
     check_all_done(tmp_path, run)
 
@@ -148,7 +148,7 @@ def test_a_server_that_hangs_for_a_while_costs_time_only(tmp_path: Path, vllm_se
 def test_a_run_on_a_server_that_does_not_come_back_can_be_resumed(
     tmp_path: Path, vllm_server: Address
 ) -> None:
-    run = begin(tmp_path, vllm_server.base_url, timeout_seconds=4, patience_seconds=2, attempts=2)
+    run = begin(tmp_path, vllm_server.base_url, timeout_seconds=12, patience_seconds=2, attempts=3)
     wait_for(tmp_path, run, 5)
     with hanging(vllm_server):
         assert run.wait(120) == 4
