@@ -4,7 +4,8 @@ A page's fenced blocks with ``title="NAME"`` are files, written in order. Each l
 block is run with its output piped (so ``imc`` prints JSON lines, then what stderr holds), and of a ```` ```console
 terminal ```` block in a pseudo-terminal of 100 columns. The lines below it must appear in the real output in that
 order. White space counts as one blank, ``...`` stands for anything within a line, and alone on a line for any lines.
-A command must succeed unless the line ``# exits N`` stands below it.
+A command must succeed unless the line ``# exits N`` stands below it. The ports of 127.0.0.1 that a page names are ones
+where nothing listens, whatever runs on this machine.
 """
 
 from __future__ import annotations
@@ -13,14 +14,17 @@ import contextlib
 import os
 import pty
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 _FENCE = re.compile(r"^(?P<fence>```+|~~~+)\s*(?P<language>[\w-]*)\s*(?P<rest>.*)$")
 _TITLE = re.compile(r'title="(?P<name>[^"]+)"')
+_PORT = re.compile(r"(?<=127\.0\.0\.1:)\d{4,5}\b")
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b\][^\x07]*\x07")
 
 
@@ -116,19 +120,44 @@ def missing(shown: list[str], screen: str) -> str | None:
     return None
 
 
+@contextmanager
+def silent_ports(text: str) -> Iterator[dict[str, str]]:
+    """For each port of 127.0.0.1 in a text one that nobody else can take, and where nothing listens."""
+    with contextlib.ExitStack() as held:
+        ports: dict[str, str] = {}
+        for port in sorted(set(_PORT.findall(text))):
+            taken = held.enter_context(socket.socket())
+            taken.bind(("127.0.0.1", 0))
+            ports[port] = str(taken.getsockname()[1])
+        yield ports
+
+
+def renamed(text: str, ports: dict[str, str]) -> str:
+    """The text with other ports of 127.0.0.1."""
+    return _PORT.sub(lambda found: ports.get(found[0], found[0]), text)
+
+
 def check(page: Path, folder: Path) -> list[str]:
     """Run a page in a folder; returns one problem for each command that does not do what the page shows."""
+    text = page.read_text(encoding="utf-8")
+    with silent_ports(text) as silent:
+        return _check(page.name, text, folder, silent)
+
+
+def _check(name: str, text: str, folder: Path, silent: dict[str, str]) -> list[str]:
     problems: list[str] = []
-    for block in blocks(page.read_text(encoding="utf-8")):
+    shown_as = {real: on_page for on_page, real in silent.items()}
+    for block in blocks(text):
         if block.title:
             target = folder / block.title
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text("\n".join(block.lines) + "\n", encoding="utf-8")
+            target.write_text(renamed("\n".join(block.lines) + "\n", silent), encoding="utf-8")
         if block.language != "console":
             continue
         for command in commands(block):
-            code, screen = run(command.line, folder, terminal=block.terminal)
-            where = f"{page.name}:{command.number}: $ {command.line}"
+            code, screen = run(renamed(command.line, silent), folder, terminal=block.terminal)
+            screen = renamed(screen, shown_as)
+            where = f"{name}:{command.number}: $ {command.line}"
             if code != command.exit_code:
                 problems.append(f"{where}\nexited {code}, not {command.exit_code}; it printed:\n{screen}")
             elif (line := missing(command.shown, screen)) is not None:

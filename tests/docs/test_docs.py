@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -81,3 +82,23 @@ def test_blocks_know_language_title_and_place() -> None:
     assert (first.language, first.title, first.number) == ("yaml", "sub/a.yaml", 2)
     assert (second.language, second.title) == ("console", None)
     assert third.language == "sh"
+
+
+def test_nothing_listens_at_the_addresses_of_a_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        page.write_text(
+            f"""
+```text title="address"
+{address}
+```
+```console
+$ exec 3<>/dev/tcp/$(sed s,:,/, address)
+# exits 1
+$ cat address
+{address}
+```
+"""
+        )
+        assert check(page, tmp_path) == []
