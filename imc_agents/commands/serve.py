@@ -82,22 +82,22 @@ def serve(
     else:
         from imc_agents.serving.launch import Wanted
 
-        wanted = Wanted(model, cpu, port, name, max_model_len, tuple(extra or ()))
-        _serve(wanted, ready_seconds, as_json=as_json)
+        wanted = Wanted(model, cpu, name, max_model_len, tuple(extra or ()))
+        _serve(wanted, port, ready_seconds, as_json=as_json)
 
 
-def _serve(wanted: Wanted, ready_seconds: float, *, as_json: bool) -> None:
+def _serve(wanted: Wanted, wanted_port: int | None, ready_seconds: float, *, as_json: bool) -> None:
     from imc_agents.serving.launch import plan_launch
-    from imc_agents.serving.process import end_server, exclusively, start_server
+    from imc_agents.serving.port import claimed_port
+    from imc_agents.serving.process import end_server, start_server
 
     running: Running | None = None
     ready = False
     began = time.monotonic()
-    with _ended_like_ctrl_c():
+    with _ended_like_ctrl_c(), claimed_port(wanted_port) as port:
         try:
             with _progress(wanted.model) as tell:
-                with exclusively():
-                    running = start_server(plan_launch(wanted))
+                running = start_server(plan_launch(wanted, port))
                 ready = running.wait_until_ready(ready_seconds, tell)
             if ready:
                 _tell_ready(running.served, time.monotonic() - began, as_json=as_json)

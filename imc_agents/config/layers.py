@@ -32,7 +32,14 @@ NAMED = ("roles", "backends")
 
 _PREFIX = "IMC_"
 _OTHER_VARIABLES = frozenset(
-    {"IMC_ALLOW_LANGSMITH", "IMC_CACHE", "IMC_DEBUG", "IMC_SHARED", "IMC_VLLM_CACHED_SCORES"}
+    {
+        "IMC_ALLOW_LANGSMITH",
+        "IMC_CACHE",
+        "IMC_DEBUG",
+        "IMC_SHARED",
+        "IMC_VLLM_ADAPTERS",
+        "IMC_VLLM_CACHED_SCORES",
+    }
 )
 """Variables about this process, not about the configuration."""
 

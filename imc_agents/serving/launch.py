@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,20 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from imc_agents.errors import UsageError
-from imc_agents.models.served import served_here
 from imc_agents.models.vllm_launch import (
     engine_environment,
     engine_settings,
     installed_build,
 )
+from imc_agents.serving import adapters
 from imc_agents.serving.checkpoint import check_layout, find_checkpoint, read_config
+from imc_agents.serving.port import HOST
 
-__all__ = ["Launch", "Wanted", "choose_port", "command_line", "plan_launch"]
+__all__ = ["Launch", "Wanted", "command_line", "plan_launch"]
 
 _MODULE = "vllm.entrypoints.openai.api_server"
 _GUARD = "imc_agents.serving.guard.RequireKey"
-_HOST = "127.0.0.1"
-_PORT = 8000
 # What the user may not pass on to vLLM, and what to do instead.
 _REFUSED = {
     "--host": "servers listen on 127.0.0.1 only; reach one from elsewhere through an SSH tunnel",
@@ -51,7 +49,6 @@ class Wanted:
     Attributes:
         model: Hub id, checkpoint folder, or the name of the default model.
         cpu: Run on the CPU.
-        port: Port to listen on; None takes 8000, or a free one where that is taken.
         name: Name to serve it under; None takes the last part of ``model``.
         max_model_len: Context length; None takes the model's, on a CPU 4096 at most.
         extra: Further flags of vLLM; they win over ours.
@@ -59,7 +56,6 @@ class Wanted:
 
     model: str
     cpu: bool = False
-    port: int | None = None
     name: str | None = None
     max_model_len: int | None = None
     extra: tuple[str, ...] = ()
@@ -88,11 +84,15 @@ class Launch:
     @property
     def base_url(self) -> str:
         """The address, up to and with /v1."""
-        return f"http://{_HOST}:{self.port}/v1"
+        return f"http://{HOST}:{self.port}/v1"
 
 
-def plan_launch(wanted: Wanted) -> Launch:
+def plan_launch(wanted: Wanted, port: int) -> Launch:
     """Check what can be checked beforehand, and settle how the server is started.
+
+    Args:
+        wanted: What the user asked for.
+        port: Where it will listen, see ``claimed_port``.
 
     Raises:
         UsageError: it cannot work; names the cure.
@@ -111,9 +111,10 @@ def plan_launch(wanted: Wanted) -> Launch:
         "disable_uvicorn_access_log": True,
     }
     name = wanted.name or Path(wanted.model).expanduser().absolute().name
-    port = choose_port(wanted.port)
     key = os.environ.get("VLLM_API_KEY") or secrets.token_urlsafe(32)
     environment = {**os.environ, **engine_environment(wanted.cpu, local=Path(location).is_dir())}
+    if any(_plain(word) == "--enable-lora" for word in wanted.extra):
+        environment[adapters.ENABLED_BY] = "1"
     argv = command_line(location, name, port, flags, wanted.extra)
     return Launch(argv, port, name, wanted.model, key, {**environment, "VLLM_API_KEY": key})
 
@@ -133,7 +134,7 @@ def command_line(
     taken = {_plain(word).replace("--no-", "--") for word in extra if word.startswith("--")}
     # -P: nothing in the working directory is imported in place of vLLM's own modules.
     words = [sys.executable, "-P", "-m", _MODULE, "--model", location, "--served-model-name", name]
-    words += ["--host", _HOST, "--port", str(port), "--middleware", _GUARD]
+    words += ["--host", HOST, "--port", str(port), "--middleware", _GUARD]
     for key, value in flags.items():
         flag = f"--{key.replace('_', '-')}"
         if flag in taken:
@@ -142,32 +143,6 @@ def command_line(
         if value is not True:
             words.append(json.dumps(value) if isinstance(value, dict) else str(value))
     return (*words, *extra)
-
-
-def choose_port(wanted: int | None) -> int:
-    """Return the port to listen on.
-
-    Args:
-        wanted: The one to take; None takes 8000, or any free one where that is taken.
-
-    Raises:
-        UsageError: the wanted one is taken.
-    """
-    # A server of ours that is still starting holds its port only later.
-    ours = {served.port: served.model for served in served_here(starting=True)}
-    if wanted is None:
-        return _PORT if _PORT not in ours and _is_free(_PORT) else _any_port()
-    if wanted in ours:
-        raise UsageError(
-            f"port {wanted} is that of {ours[wanted]}, which `imc serve` started; stop it with "
-            f"`imc serve --stop --port {wanted}`, or leave out --port"
-        )
-    if not _is_free(wanted):
-        raise UsageError(
-            f"port {wanted} cannot be listened on: another program has it, or it needs more rights; name another "
-            "one, or leave out --port"
-        )
-    return wanted
 
 
 def _check_extra(extra: Sequence[str]) -> None:
@@ -219,19 +194,3 @@ def _has_gpu() -> bool:
     except (OSError, subprocess.SubprocessError):
         return False
     return done.returncode == 0 and b"GPU" in done.stdout
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((_HOST, port))
-        except OSError:
-            return False
-    return True
-
-
-def _any_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((_HOST, 0))
-        return int(probe.getsockname()[1])

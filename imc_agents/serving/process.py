@@ -8,8 +8,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,14 +23,13 @@ from imc_agents.models.served import (
     is_alive,
     log_path,
     process_birth,
-    records_directory,
     save_record,
 )
 from imc_agents.serving import keeper
 from imc_agents.serving.launch import Launch
 from imc_agents.serving.log import read_stage, why_it_ended
 
-__all__ = ["Running", "end_server", "exclusively", "is_healthy", "kill_server", "start_server", "stop_server"]
+__all__ = ["Running", "end_server", "is_healthy", "kill_server", "start_server", "stop_server"]
 
 _POLL_SECONDS = 0.5
 _GRACE_SECONDS = 20.0
@@ -135,16 +134,6 @@ def start_server(launch: Launch) -> Running:
         end_server(running)
         raise
     return running
-
-
-@contextmanager
-def exclusively() -> Generator[None]:
-    """Let no two of us choose a port at the same time."""
-    import fcntl
-
-    with (records_directory() / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 def is_healthy(served: Served) -> bool:

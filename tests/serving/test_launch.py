@@ -1,10 +1,9 @@
-"""How a server would be started: command line, environment, port and what is refused beforehand."""
+"""How a server would be started: command line, environment and what is refused beforehand."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import pytest
 from imc_agents.errors import UsageError
 from imc_agents.models import vllm_launch
 from imc_agents.serving import launch
-from imc_agents.serving.launch import Wanted, choose_port, command_line, plan_launch
+from imc_agents.serving.launch import Wanted, command_line, plan_launch
 from tests.serving.helpers import write_checkpoint
 
 TEXT: dict[str, Any] = {"model_type": "llama", "max_position_embeddings": 8192}
@@ -35,7 +34,7 @@ def build(monkeypatch: pytest.MonkeyPatch, kind: str | None, *, gpu: bool = Fals
 
 def plan(folder: Path, *extra: str, cpu: bool = True, **config: Any) -> list[str]:
     model = write_checkpoint(folder / "tiny", **(config or TEXT))
-    return list(plan_launch(Wanted(str(model), cpu=cpu, extra=extra)).argv)
+    return list(plan_launch(Wanted(str(model), cpu=cpu, extra=extra), 8123).argv)
 
 
 def value(argv: list[str], flag: str) -> str:
@@ -124,8 +123,8 @@ def test_flags_that_begin_like_a_refused_one_pass(tmp_path: Path) -> None:
 
 def test_environment_and_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = write_checkpoint(tmp_path / "tiny", **TEXT)
-    planned = plan_launch(Wanted(str(model), cpu=True, name="x"))
-    other = plan_launch(Wanted(str(model), cpu=True))
+    planned = plan_launch(Wanted(str(model), cpu=True, name="x"), 8123)
+    other = plan_launch(Wanted(str(model), cpu=True), 8123)
     assert planned.environment["VLLM_API_KEY"] == planned.api_key != other.api_key
     assert planned.api_key not in repr(planned)
     assert planned.api_key not in " ".join(planned.argv)
@@ -139,7 +138,7 @@ def test_environment_and_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert wanted.items() <= planned.environment.items()
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "9")
     monkeypatch.setenv("VLLM_API_KEY", "chosen")
-    chosen = plan_launch(Wanted(str(model), cpu=True))
+    chosen = plan_launch(Wanted(str(model), cpu=True), 8123)
     assert (chosen.environment["VLLM_CPU_KVCACHE_SPACE"], chosen.api_key) == ("9", "chosen")
     assert "chosen" not in repr(dataclasses.replace(chosen, port=1))
 
@@ -162,10 +161,9 @@ def test_the_build_of_vllm_must_fit(
     assert caught.value.exit_code == 2
 
 
-def test_a_port_that_is_taken() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(UsageError, match=f"port {port} cannot be listened on"):
-            choose_port(port)
-    assert choose_port(port) == port
-    assert choose_port(None) > 0
+def test_adapters_switch_their_plugin_on(tmp_path: Path) -> None:
+    model = write_checkpoint(tmp_path / "tiny", **TEXT)
+    flags = ("--enable-lora", "--lora-modules", "a=/a")
+    beside = plan_launch(Wanted(str(model), cpu=True, extra=flags), 8123)
+    assert beside.environment["IMC_VLLM_ADAPTERS"] == "1"
+    assert "IMC_VLLM_ADAPTERS" not in plan_launch(Wanted(str(model), cpu=True), 8123).environment
