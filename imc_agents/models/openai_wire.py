@@ -233,6 +233,8 @@ def decode(response: Answer, answer: type[_Answer], key_hint: str) -> _Answer:
 def find_card(response: Answer, model: str, key_hint: str) -> ModelCard:
     """The card of a model in the answer of ``/models``; an empty name means the only one that the server has.
 
+    That of an adapter has the context length of its base, and says in ``root`` what it adapts.
+
     Raises:
         BackendUnreachableError: a wrong key or address, or the server does not have the model.
         InfraError: the answer cannot be read.
@@ -251,7 +253,14 @@ def find_card(response: Answer, model: str, key_hint: str) -> ModelCard:
         raise BackendUnreachableError(
             f"the server at {url} has {wanted}; it serves: {', '.join(names) or 'nothing'}"
         )
-    return cards[names.index(model)]
+    card = cards[names.index(model)]
+    base = next((other for other in bases if other.id == card.parent), None)
+    if base is None:
+        return card
+    # Of an adapter, servers tell neither what it adapts nor the context length.
+    return card.model_copy(
+        update={"root": f"{card.root} on {base.root}", "max_model_len": base.max_model_len}
+    )
 
 
 def _error_line(body: Any) -> str:

@@ -22,6 +22,7 @@ from imc_agents.errors import BackendUnreachableError, DataError, InfraError
 from imc_agents.models.alignment import align_pieces, score_from_pieces
 from imc_agents.models.control_tokens import inert
 from imc_agents.models.http import Answer, plain_address
+from imc_agents.models.local_servers import servers_with
 from imc_agents.models.openai_wire import (
     ModelCard,
     Reply,
@@ -41,7 +42,7 @@ from imc_agents.models.protocol import (
     Score,
     Usage,
 )
-from imc_agents.models.served import api_key_for, served_here
+from imc_agents.models.served import api_key_for
 from imc_agents.models.server_pool import PoolLimits, Server, ServerPool
 from imc_agents.models.vllm_launch import CACHED_TOKENS
 from imc_agents.models.vllm_metrics import WorkCounter, read_metrics
@@ -126,7 +127,8 @@ class VllmServerBackend:
         limits = PoolLimits(
             settings.timeout_seconds, settings.attempts, settings.patience_seconds, settings.max_in_flight
         )
-        self._pool = ServerPool(self._addresses(), self._key, limits, self._check)
+        urls = tuple(settings.base_url or ()) or await servers_with(self._model)
+        self._pool = ServerPool(urls, self._key, limits, self._check)
         try:
             try:
                 await self._pool.open()
@@ -203,25 +205,6 @@ class VllmServerBackend:
         if self._pool is None:
             raise InfraError("the backend is not open")
         return self._pool
-
-    def _addresses(self) -> tuple[str, ...]:
-        if self._settings.base_url:
-            return tuple(self._settings.base_url)
-        here = served_here()
-        fitting = tuple(served.base_url for served in here if self._model in ("", served.model))
-        if not fitting:
-            serves = ", ".join(sorted({served.model for served in here}))
-            found = (
-                f"those started with `imc serve` have {serves}"
-                if here
-                else "none was started with `imc serve`"
-            )
-            wanted = f" that serves {self._model!r}" if self._model else ""
-            raise BackendUnreachableError(
-                f"no vLLM server{wanted} on this machine ({found}); start it (imc serve --model ...), or name its "
-                "address (--base-url http://HOST:PORT/v1)"
-            )
-        return fitting
 
     def _key(self, url: str) -> str | None:
         # Of a server of ours the key is known; what the environment has may be that of another one.

@@ -51,7 +51,7 @@ class Address:
         return int(self.base_url.removesuffix("/v1").rpartition(":")[2])
 
 
-def start(folder: Path, *options: str, model: str = DEFAULT_MODEL) -> Address:
+def start(folder: Path, *options: str, model: str = DEFAULT_MODEL, **variables: str) -> Address:
     """Start a server and return when it answers; its output is in the folder."""
     device = ["--cpu"] if installed_build() == "cpu" else []
     output = folder / f"serve-{time.monotonic_ns()}.json"
@@ -60,7 +60,7 @@ def start(folder: Path, *options: str, model: str = DEFAULT_MODEL) -> Address:
         process = subprocess.Popen(
             [sys.executable, str(ROOT / "cli.py"), "serve", "--model", model, *device, *options],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), **variables},
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             stderr=stderr,
