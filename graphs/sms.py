@@ -85,14 +85,15 @@ async def _final_check(state: SmsState, runtime: Runtime[AgentContext]) -> dict[
     return {"text": state["original"], "reverted": True, "flags": [flag]}
 
 
-def _after_perceive(state: SmsState) -> str:
+# Asynchronous like the nodes, although they wait for nothing: LangGraph runs plain functions in threads.
+async def _after_perceive(state: SmsState) -> str:
     perception = state["perception"]
     if not perception.clean and perception.flag is None:
         return "instantiate"
     return "final_check" if state["round"] > 1 else END
 
 
-def _fan_out(state: SmsState) -> list[Send] | str:
+async def _fan_out(state: SmsState) -> list[Send] | str:
     if not state["assignments"]:
         return "final_check"
     return [
@@ -109,7 +110,7 @@ def _fan_out(state: SmsState) -> list[Send] | str:
     ]
 
 
-def _after_critique(state: SmsState) -> str:
+async def _after_critique(state: SmsState) -> str:
     return "perceive" if state["again"] else "final_check"
 
 

@@ -26,12 +26,13 @@ READERS: dict[str, OpenReader] = {
     "parquet": open_parquet,
 }
 
+_GROUP = "imc_agents.readers"
 _OTHER_SUFFIXES = {"ndjson": "jsonl", "tab": "tsv", "pq": "parquet"}
 
 
 def reader_names() -> list[str]:
     """Return the names of all registered readers."""
-    return sorted({*READERS, *entry_points(group="imc_agents.readers").names})
+    return sorted({*READERS, *entry_points(group=_GROUP).names})
 
 
 def format_of(path: Path, format: str | None = None) -> str:
@@ -40,20 +41,18 @@ def format_of(path: Path, format: str | None = None) -> str:
     Raises:
         UsageError: if there is no such reader.
     """
-    names = reader_names()
-    if format is not None:
-        if format not in names:
-            raise UsageError(
-                f"--format {format!r} is unknown{nearest(format, names)}; known: {', '.join(names)}"
-            )
-        return format
     suffix = path.suffix.lower().removeprefix(".")
-    suffix = _OTHER_SUFFIXES.get(suffix, suffix)
-    if suffix not in names:
-        ending = f"the ending {path.suffix!r}" if path.suffix else "a name without an ending"
-        hint = "; a JSON array becomes JSON lines by `jq -c '.[]'`" if suffix == "json" else ""
-        raise UsageError(f"{path}: {ending} names no format; give --format ({', '.join(names)}){hint}")
-    return suffix
+    wanted = format if format is not None else _OTHER_SUFFIXES.get(suffix, suffix)
+    if wanted in READERS:  # before other packages are looked through, which takes a while
+        return wanted
+    names = reader_names()
+    if wanted in names:
+        return wanted
+    if format is not None:
+        raise UsageError(f"--format {format!r} is unknown{nearest(format, names)}; known: {', '.join(names)}")
+    ending = f"the ending {path.suffix!r}" if path.suffix else "a name without an ending"
+    hint = "; a JSON array becomes JSON lines by `jq -c '.[]'`" if suffix == "json" else ""
+    raise UsageError(f"{path}: {ending} names no format; give --format ({', '.join(names)}){hint}")
 
 
 def open_reader(
@@ -82,6 +81,5 @@ def open_reader(
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from error
     if empty:
         raise UsageError(f"{path}: the file is empty; there is nothing to refine")
-    found = entry_points(group="imc_agents.readers", name=name)
-    create: OpenReader = READERS[name] if name in READERS else next(iter(found)).load()
+    create: OpenReader = READERS.get(name) or next(iter(entry_points(group=_GROUP, name=name))).load()
     return create(path, question_field, id_field)

@@ -35,7 +35,8 @@ def backend_kinds() -> dict[str, str]:
 
 
 def _load(kind: str) -> tuple[type[BaseModel], Callable[[str, dict[str, Any]], Backend]]:
-    kinds = backend_kinds()
+    # Other packages are looked through only for what is not here, which takes a while.
+    kinds = _BUILT_IN if kind in _BUILT_IN else backend_kinds()
     if kind not in kinds:
         hint = nearest(kind, set(kinds)) or f"; registered: {', '.join(sorted(kinds))}"
         raise ConfigError(f"unknown kind of backend {kind!r}{hint}")

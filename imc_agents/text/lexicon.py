@@ -6,9 +6,10 @@ Its words are gathered from the sources in ``imc_agents.text.sources``. It is bu
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -70,6 +71,8 @@ class Lexicon:
         default_factory=dict[tuple[str, int], list[tuple[str, int]]], init=False, repr=False
     )
     _shapes: dict[int, list[str]] = field(default_factory=dict[int, list[str]], init=False, repr=False)
+    _best_near: dict[str, float] = field(default_factory=dict[str, float], init=False, repr=False)
+    _best_shape: dict[str, float] = field(default_factory=dict[str, float], init=False, repr=False)
 
     def is_known(self, word: str) -> bool:
         """Whether the word (any case) is a dictionary word, or a known prefix with one (``subdiaphragmatic``)."""
@@ -106,6 +109,24 @@ class Lexicon:
             for other in _remembered(self._shapes, skeleton_hash(word), self._find_shape)
             if other != lower
         ]
+
+    def best_near(self, word: str) -> float:
+        """Frequency, general or medical, of the commonest word one slip away; ``-inf`` where there is none."""
+        return _remembered(self._best_near, word.lower(), self._find_best_near)
+
+    def best_same_shape(self, word: str) -> float:
+        """Frequency, general or medical, of the commonest word of the same shape; ``-inf`` where there is none."""
+        return _remembered(
+            self._best_shape, word.lower(), lambda lower: self._commonest(self.same_shape(lower))
+        )
+
+    def _find_best_near(self, lower: str) -> float:
+        return self._commonest(other for other, _ in self.near(lower, 1) if len(other) > 1)
+
+    def _commonest(self, words: Iterable[str]) -> float:
+        return max(
+            (max(self.frequency(word), self.domain_frequency(word)) for word in words), default=-math.inf
+        )
 
     def _is_known(self, lower: str) -> bool:
         at = self.index.get(lower)

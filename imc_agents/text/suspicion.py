@@ -168,12 +168,9 @@ def _misplaced(
         return None
     gains: dict[str, float] = {}
     if "ocr" in costs and nats - costs["ocr"] >= least:
-        gains["ocr"] = max((_gain(other, nats, lexicon) for other in lexicon.same_shape(word)), default=-99.0)
+        gains["ocr"] = _gain(lexicon.best_same_shape(word), nats)
     if "typo" in costs and len(word) > 2 and nats - costs["typo"] >= least:
-        near = lexicon.near(word, 1)
-        gains["typo"] = max(
-            (_gain(other, nats, lexicon) for other, _ in near if len(other) > 1), default=-99.0
-        )
+        gains["typo"] = _gain(lexicon.best_near(word), nats)
     kinds = sorted(
         (kind for kind in gains if gains[kind] - costs[kind] >= least),
         key=lambda kind: costs[kind] - gains[kind],
@@ -196,9 +193,8 @@ def _likelier_alike(word: str, lexicon: Lexicon) -> list[str]:
     return []
 
 
-def _gain(other: str, nats: float, lexicon: Lexicon) -> float:
-    worth = min(max(lexicon.frequency(part), lexicon.domain_frequency(part)) for part in other.split())
-    return nats - math.log(10) * (9.0 - worth)
+def _gain(frequency: float, nats: float) -> float:
+    return nats - math.log(10) * (9.0 - frequency)
 
 
 def _joins(
