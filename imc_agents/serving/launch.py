@@ -113,7 +113,7 @@ def plan_launch(wanted: Wanted, port: int) -> Launch:
     name = wanted.name or Path(wanted.model).expanduser().absolute().name
     key = os.environ.get("VLLM_API_KEY") or secrets.token_urlsafe(32)
     environment = {**os.environ, **engine_environment(wanted.cpu, local=Path(location).is_dir())}
-    if any(_plain(word) == "--enable-lora" for word in wanted.extra):
+    if any(_may_mean(word, "--enable-lora") for word in wanted.extra):
         environment[adapters.ENABLED_BY] = "1"
     argv = command_line(location, name, port, flags, wanted.extra)
     return Launch(argv, port, name, wanted.model, key, {**environment, "VLLM_API_KEY": key})
@@ -151,12 +151,16 @@ def _check_extra(extra: Sequence[str]) -> None:
             f"unexpected argument {extra[0]!r}; flags for vLLM come after --, the model after --model"
         )
     for word in extra:
-        # vLLM understands the beginning of a flag too.
-        names = [name for name in _REFUSED if len(_plain(word)) > 2 and name.startswith(_plain(word))]
+        names = [name for name in _REFUSED if _may_mean(word, name)]
         if word == "-h":
             names = ["--help"]
         if names:
             raise UsageError(f"{_plain(word)} cannot be passed on to vLLM; {_REFUSED[names[0]]}")
+
+
+def _may_mean(word: str, flag: str) -> bool:
+    """Whether vLLM may take a word for the flag; it understands the beginning of one too."""
+    return len(_plain(word)) > 2 and flag.startswith(_plain(word))
 
 
 def _plain(word: str) -> str:

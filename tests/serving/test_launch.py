@@ -161,9 +161,11 @@ def test_the_build_of_vllm_must_fit(
     assert caught.value.exit_code == 2
 
 
-def test_adapters_switch_their_plugin_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flag", ["--enable-lora", "--enable_lora", "--enable-lor", "--enable-lora=true"])
+def test_adapters_switch_their_plugin_on(tmp_path: Path, flag: str) -> None:
     model = write_checkpoint(tmp_path / "tiny", **TEXT)
-    flags = ("--enable-lora", "--lora-modules", "a=/a")
+    flags = (flag, "--lora-modules", "a=/a")
     beside = plan_launch(Wanted(str(model), cpu=True, extra=flags), 8123)
     assert beside.environment["IMC_VLLM_ADAPTERS"] == "1"
-    assert "IMC_VLLM_ADAPTERS" not in plan_launch(Wanted(str(model), cpu=True), 8123).environment
+    without = plan_launch(Wanted(str(model), cpu=True, extra=("--enforce-eager",)), 8123)
+    assert "IMC_VLLM_ADAPTERS" not in without.environment

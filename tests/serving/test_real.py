@@ -46,6 +46,10 @@ def test_a_real_server(serving: Serving) -> None:
     assert ready["model"] == DEFAULT_MODEL
     members = group(ready["pid"])
     family = psutil.Process(serving.process.pid).children(recursive=True)
+    names = {psutil.Process(pid).name() for pid in members} | {_title(pid) for pid in members}
+    assert {"VLLM::EngineCore", "VLLM::Worker"} & names, (
+        "its own engine, not that of another server on the port"
+    )
     assert {child.pid for child in family} == set(members), "one group, so that all can be stopped together"
     assert len(members) >= 4, "the keeper, the interface, the engine and its worker"
     root = ready["base_url"].removesuffix("/v1")
@@ -77,3 +81,7 @@ def test_a_real_server(serving: Serving) -> None:
     assert alive == [], "nothing has left the group to live on"
     assert "Traceback" not in serving.stderr
     assert serving.ask("--status") == []
+
+
+def _title(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")[0].strip()

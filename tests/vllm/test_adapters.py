@@ -24,8 +24,8 @@ RANK = 8
 CONTEXT = "A radiologist asks about an image of the chest."
 TEXTS = [
     f" Is there a {sign} in the {place}?"
-    for sign in ("mass", "nodule", "fracture")
-    for place in ("left lung", "liver")
+    for sign in ("mass", "nodule", "fracture", "cyst", "stone", "tumor")
+    for place in ("left lung", "liver", "spine", "right kidney")
 ]
 ROUNDING = 0.08
 """Nats for each token: the adapter is added to bfloat16 activations in one case, to the weights in the other."""
@@ -93,30 +93,43 @@ def adapter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Adapter]:
     stop(address)
 
 
-async def totals(backend: Backend) -> tuple[Capabilities, list[float]]:
-    """Log-probabilities for each token of the texts, all of them asked for at once."""
+async def scored(*backends: Backend) -> list[list[float]]:
+    """Log-probabilities for each token of the texts, by backend; all of them asked for at once."""
     try:
-        capabilities = await backend.open()
-        found = await asyncio.gather(*(backend.score(CONTEXT, [text]) for text in TEXTS))
+        for backend in backends:
+            await backend.open()
+            await backend.score(CONTEXT, TEXTS[:1])
+        calls = [(backend, text) for text in TEXTS for backend in backends]
+        found = await asyncio.gather(*(backend.score(CONTEXT, [text]) for backend, text in calls))
     finally:
-        await backend.close()
-    return capabilities, [score.total / len(score.tokens) for (score,), _ in found]
+        for backend in backends:
+            await backend.close()
+    means = [score.total / len(score.tokens) for (score,), _ in found]
+    return [means[at :: len(backends)] for at in range(len(backends))]
 
 
 def test_base_and_adapter_in_one_batch_score_as_each_alone(adapter: Adapter) -> None:
-    async def both() -> Any:
-        url = {"base_url": adapter.address.base_url}
-        return await asyncio.gather(
-            totals(vllm_server.create(DEFAULT_MODEL, url)), totals(vllm_server.create("radiology", url))
-        )
-
-    (_, base), (capabilities, adapted) = asyncio.run(both())
-    _, expected_base = asyncio.run(totals(embedded.create(DEFAULT_MODEL, {})))
-    _, expected_adapted = asyncio.run(totals(embedded.create(str(adapter.merged), {})))
+    url = {"base_url": adapter.address.base_url}
+    base, adapted = asyncio.run(
+        scored(vllm_server.create(DEFAULT_MODEL, url), vllm_server.create("radiology", url))
+    )
+    (expected_base,) = asyncio.run(scored(embedded.create(DEFAULT_MODEL, {})))
+    (expected_adapted,) = asyncio.run(scored(embedded.create(str(adapter.merged), {})))
     assert base == pytest.approx(expected_base, abs=ROUNDING)
     assert adapted == pytest.approx(expected_adapted, abs=ROUNDING)
     distances = sorted(abs(a - b) for a, b in zip(base, adapted, strict=True))
     assert distances[len(distances) // 2] > ROUNDING, "else equality says nothing"
+
+
+def test_an_adapter_has_the_context_length_of_its_base(adapter: Adapter) -> None:
+    async def opened() -> Capabilities:
+        backend = vllm_server.create("radiology", {"base_url": adapter.address.base_url})
+        try:
+            return await backend.open()
+        finally:
+            await backend.close()
+
+    capabilities = asyncio.run(opened())
     assert capabilities.max_tokens == 4096
     assert capabilities.revision.startswith(f"{adapter.folder} on ")
 
