@@ -31,7 +31,11 @@ class NoiseSpec:
         description: One line for ``imc noise list``.
         per: The unit that the strengths count, e.g. ``letter``.
         strengths: One parameter per severity 1..5, from mild to harsh.
-        apply: Text: ``(text, severity, *, seed, sample_id, dataset, **options) -> Noised``.
+        apply: Text: ``(text, severity, *, seed, sample_id, dataset, **options) -> Noised``. Image: the same of a
+            uint8 array [H, W] or [H, W, 3], ``-> array`` of that shape.
+        family: What images suffer from alike, e.g. ``blur``; empty for text.
+        variants: Ways in which the noise shows, e.g. under- and overexposed; the seed chooses one, or the option
+            ``variant``.
     """
 
     name: str
@@ -40,13 +44,16 @@ class NoiseSpec:
     per: str
     strengths: tuple[float, ...]
     apply: Callable[..., Any]
+    family: str = ""
+    variants: tuple[str, ...] = ()
 
 
 @cache
 def _all() -> dict[str, NoiseSpec]:
+    from imc_agents.noise.image.kinds import IMAGE_NOISES
     from imc_agents.noise.text.kinds import TEXT_NOISES
 
-    found = {spec.name: spec for spec in TEXT_NOISES}
+    found = {spec.name: spec for spec in (*TEXT_NOISES, *IMAGE_NOISES)}
     for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name):
         spec = point.load()
         if not isinstance(spec, NoiseSpec):

@@ -39,7 +39,7 @@ def test_the_eight_kinds_are_registered():
         "irrelevant",
     }
     assert all(
-        len(spec.strengths) == 5 and list(spec.strengths) == sorted(spec.strengths) for spec in noises()
+        len(spec.strengths) == 5 and list(spec.strengths) == sorted(spec.strengths) for spec in noises("text")
     )
 
 

@@ -1,0 +1,34 @@
+"""Noise of storage and transfer: JPEG compression and low resolution."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["jpeg", "pixelate"]
+
+
+def jpeg(image: NDArray[np.uint8], strength: float, *_: Any) -> NDArray[np.uint8]:
+    """Compress with JPEG of quality ``strength`` and decode again; [H, W] or [H, W, 3]."""
+    import numpy as np
+    from PIL import Image
+
+    stored = io.BytesIO()
+    Image.fromarray(image).save(stored, "JPEG", quality=int(strength))
+    with Image.open(stored) as decoded:
+        return np.asarray(decoded)
+
+
+def pixelate(image: NDArray[np.uint8], strength: float, *_: Any) -> NDArray[np.uint8]:
+    """Reduce to the share ``strength`` of the resolution and enlarge again, both as boxes; [H, W] or [H, W, 3]."""
+    import numpy as np
+    from PIL import Image
+
+    height, width = image.shape[:2]
+    small = (max(1, int(width * strength)), max(1, int(height * strength)))
+    picture = Image.fromarray(image).resize(small, Image.Resampling.BOX)
+    return np.asarray(picture.resize((width, height), Image.Resampling.NEAREST))
