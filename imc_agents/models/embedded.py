@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import time
 from collections.abc import Sequence
 from itertools import takewhile
@@ -16,6 +15,7 @@ from imc_agents.errors import DataError, InfraError, ModelOutputError
 from imc_agents.models.control_tokens import inert
 from imc_agents.models.protocol import Capabilities, Generation, Message, Sampling, Score, TokenScore, Usage
 from imc_agents.models.replies import parse_reply
+from imc_agents.openmp import wait_passively
 
 if TYPE_CHECKING:
     from imc_agents.models.batcher import Work
@@ -68,11 +68,7 @@ class EmbeddedBackend:
         from imc_agents.models.engine import load_engine
         from imc_agents.models.weights import hub_commit, locate
 
-        # Threads that wait by spinning starve each other as soon as anything else runs on the cores (10 x slower on
-        # two busy cores); threads that sleep at once make small batches 1.4 x slower. So: a short spin, then sleep.
-        # OpenMP reads both once, when torch is loaded.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+        wait_passively()
         settings = self._settings
         checkpoint = await asyncio.to_thread(locate, self._model)
         self._batcher = Batcher(

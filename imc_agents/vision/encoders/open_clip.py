@@ -1,0 +1,275 @@
+"""The vision encoders of CLIP models, through open_clip (``open_clip:NAME[:PRETRAINED or PATH]``).
+
+BiomedCLIP, PubMedCLIP, OpenAI CLIP, SigLIP and whatever else open_clip builds with a vision transformer, its own or
+that of timm. What is calibrated are the tokens behind the last block; norm, pooling and projection come after them.
+"""
+
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (open_clip and timm ship no types)
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from imc_agents.errors import BackendUnreachableError, ConfigError, nearest
+from imc_agents.vision.encoders.partial import tensor_digest
+from imc_agents.vision.encoders.protocol import PATCHES, Encoded, EncoderInfo, Packed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["OpenClipEncoder", "load"]
+
+_SCHEMAS = ("hf-hub", "local-dir")
+_PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
+_HUB_CONFIG = "open_clip_config.json"
+_HUB_WEIGHTS = "open_clip_model.safetensors"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OpenClipEncoder:
+    """A vision transformer of open_clip; implements ``Encoder``. Made by ``load``.
+
+    ``encode`` is for one thread at a time; ``preprocess`` for any.
+
+    Attributes:
+        info: What it is.
+        model: The CLIP model, in evaluation mode.
+        transform: Its own preprocessing.
+        tokenizer: Of its text encoder.
+        device: Where it is.
+    """
+
+    info: EncoderInfo
+    model: Any
+    transform: Any
+    tokenizer: Any
+    device: str
+
+    def preprocess(self, images: Sequence[Any]) -> Tensor:
+        """Turn Pillow images (RGB) into (images, 3, height, width) float32."""
+        import torch
+
+        return torch.stack([self.transform(image) for image in images])
+
+    def encode(self, inputs: Tensor, layers: Sequence[int] = ()) -> Encoded:
+        """Run the transformer up to its last block.
+
+        Args:
+            inputs: From ``preprocess``; moved to the encoder's device and dtype here.
+            layers: Blocks whose patch tokens are wanted as well: ``PATCHES``, or 0 to ``info.depth``.
+
+        Raises:
+            ConfigError: a layer that the encoder does not have.
+        """
+        import torch
+
+        wrong = [layer for layer in layers if not PATCHES <= layer <= self.info.depth]
+        if wrong:
+            raise ConfigError(
+                f"{self.info.spec} has the layers 0 to {self.info.depth}; there is no layer {wrong[0]}"
+            )
+        with torch.inference_mode(), _states(self.model.visual, {*layers, self.info.depth}) as states:
+            pixels = inputs.to(self.device, getattr(torch, self.info.dtype))
+            self.model.visual(pixels)
+        tokens = states[self.info.depth]
+        found = {
+            layer: _packed(states[layer] if layer == PATCHES else states[layer][:, self.info.prefix_tokens :])
+            for layer in layers
+        }
+        side = int((tokens.shape[1] - self.info.prefix_tokens) ** 0.5)
+        return Encoded(_packed(tokens), found, ((side, side),) * len(tokens))
+
+    def pool(self, tokens: Packed) -> Tensor:
+        """The model's own embedding of (calibrated) tokens: norm, pooling, projection.
+
+        Args:
+            tokens: As many for each image as ``encode`` gives.
+
+        Returns:
+            (images, embedding) float32, not normalised.
+        """
+        import torch
+
+        visual = self.model.visual
+        images = len(tokens.counts)
+        x = tokens.rows.reshape(images, tokens.counts[0], -1).to(self.device)
+        with torch.inference_mode():
+            if hasattr(visual, "trunk"):
+                return visual.head(visual.trunk.forward_head(visual.trunk.norm(x))).float().cpu()
+            pooled = visual._pool(x)[0]
+            return (pooled if visual.proj is None else pooled @ visual.proj).float().cpu()
+
+    def text_embeddings(self, texts: Sequence[str]) -> Tensor:
+        """Embeddings of texts for zero-shot use, (texts, embedding) float32 of length 1."""
+        import torch
+
+        with torch.inference_mode():
+            encoded = self.model.encode_text(self.tokenizer(list(texts)).to(self.device), normalize=True)
+        return encoded.float().cpu()
+
+
+def load(
+    spec: str, *, device: str = "cpu", dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+) -> OpenClipEncoder:
+    """Load a CLIP model.
+
+    Args:
+        spec: ``NAME``, ``NAME:PRETRAINED`` with a tag that open_clip knows, ``NAME:PATH`` with safetensors weights,
+            ``hf-hub:REPOSITORY``, or a folder in the layout that open_clip pushes to hubs.
+        device: Where it runs.
+        dtype: Of weights and features; ``auto`` is float32.
+
+    Raises:
+        ConfigError: an unknown name or tag, weights that do not fit or would be unpickled, or no vision transformer.
+        BackendUnreachableError: the weights are on a hub that does not give them.
+    """
+    import torch
+
+    name, pretrained = _split(spec)
+    model, transform, tokenizer = _created(spec, name, pretrained)
+    visual = model.visual
+    blocks, patches = _parts(visual, spec)
+    kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+    model = model.to(device=device, dtype=kind).eval().requires_grad_(False)
+    size = visual.image_size
+    shortest = min(size) if isinstance(size, tuple) else size
+    width = int(patches.out_channels if hasattr(patches, "out_channels") else patches.proj.out_channels)
+    prefix = int(visual.trunk.num_prefix_tokens) if hasattr(visual, "trunk") else 1
+    facts = json.dumps(visual.preprocess_cfg, sort_keys=True, default=str)
+    info = EncoderInfo(
+        spec=f"open_clip:{spec}",
+        family="open_clip",
+        revision=tensor_digest(dict(visual.state_dict()), type(visual).__name__),
+        preprocessing=hashlib.sha256(facts.encode()).hexdigest()[:16],
+        width=width,
+        layer_width=width,
+        depth=len(blocks),
+        image_size=int(shortest),
+        prefix_tokens=prefix,
+        dtype=str(kind).removeprefix("torch."),
+    )
+    return OpenClipEncoder(info, model, transform, tokenizer, device)
+
+
+def _split(spec: str) -> tuple[str, str | None]:
+    """Name and weights of a spec; a folder becomes open_clip's own name for it."""
+    folder = Path(spec).expanduser()
+    if folder.is_dir():
+        for file in (_HUB_CONFIG, _HUB_WEIGHTS):
+            if not (folder / file).is_file():
+                raise ConfigError(
+                    f"{folder} holds no {file}; an open_clip folder has {_HUB_CONFIG} and {_HUB_WEIGHTS}"
+                )
+        return f"local-dir:{folder}", None
+    if spec.partition(":")[0] in _SCHEMAS:
+        return spec, None
+    name, _, pretrained = spec.partition(":")
+    return name, pretrained or None
+
+
+def _created(spec: str, name: str, pretrained: str | None) -> tuple[Any, Any, Any]:
+    import open_clip
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from open_clip import factory
+
+    library: Any = open_clip
+    if name.partition(":")[0] not in _SCHEMAS:
+        known: list[str] = library.list_models()
+        if name not in known:
+            raise ConfigError(
+                f"open_clip knows no model {name!r}{nearest(name, known)}; a folder in its layout is named by its path"
+            )
+        tags: list[str] = library.list_pretrained_tags_by_model(name)
+        if pretrained is None:
+            raise ConfigError(
+                f"open_clip:{name} names no weights, and random ones see nothing; write open_clip:{name}:TAG with one "
+                f"of {', '.join(tags) or 'no tags'}, or open_clip:{name}:FILE.safetensors"
+            )
+        if pretrained not in tags:
+            path = Path(pretrained).expanduser()
+            if path.suffix in _PICKLES:
+                raise ConfigError(f"{path}: pickled weights can run code; convert them to safetensors")
+            if not path.is_file():
+                raise ConfigError(
+                    f"open_clip:{spec}: {pretrained!r} is no file and no tag of {name}{nearest(pretrained, tags)}; its "
+                    f"tags: {', '.join(tags)}"
+                )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # of activations that a name implies, which the weights' authors chose
+            made: Any = factory.create_model_from_pretrained(name, pretrained=pretrained, weights_only=True)
+            return made[0], made[1], library.get_tokenizer(name)
+    except (HfHubHTTPError, LocalEntryNotFoundError, ConnectionError) as error:
+        raise BackendUnreachableError(
+            f"open_clip:{spec}: its weights cannot be fetched ({' '.join(str(error).split())[:200]}); "
+            "name a local folder"
+        ) from error
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ConfigError(f"open_clip:{spec} cannot be loaded: {reason}") from error
+
+
+def _parts(visual: Any, spec: str) -> tuple[Any, Any]:
+    """The list of blocks and the patch embedding of a vision transformer."""
+    if hasattr(visual, "trunk"):
+        trunk = visual.trunk
+        if all(hasattr(trunk, part) for part in ("blocks", "patch_embed", "norm", "num_prefix_tokens")):
+            return trunk.blocks, trunk.patch_embed
+    elif hasattr(visual, "transformer") and hasattr(visual, "conv1"):
+        return visual.transformer.resblocks, visual.conv1
+    raise ConfigError(
+        f"open_clip:{spec} has a vision encoder {type(visual).__name__} without patch tokens; take a model with a "
+        "vision transformer (ViT)"
+    )
+
+
+def _packed(tokens: Tensor) -> Packed:
+    images, count, width = tokens.shape
+    return Packed(tokens.reshape(images * count, width), (count,) * images)
+
+
+@contextmanager
+def _states(visual: Any, layers: set[int]) -> Generator[dict[int, Tensor]]:
+    """Collect (images, tokens, width) behind the given blocks of the run within; 0 is what the first one is given."""
+    states: dict[int, Any] = {}
+    handles: list[Any] = []
+    blocks, patches = _parts(visual, "")
+    last_first = not getattr(getattr(visual, "transformer", None), "batch_first", True)
+
+    def keep(layer: int, state: Any) -> None:
+        if layer == PATCHES:
+            states[layer] = state.flatten(2).transpose(1, 2) if state.ndim == 4 else state
+        else:
+            states[layer] = state.transpose(0, 1) if last_first else state
+
+    def before(_: Any, arguments: tuple[Any, ...]) -> None:
+        keep(0, arguments[0])
+
+    def behind(layer: int) -> Any:
+        def kept(_: Any, __: Any, output: Any) -> None:
+            keep(layer, output)
+
+        return kept
+
+    for layer in sorted(layers):
+        if layer == PATCHES:
+            handles.append(patches.register_forward_hook(behind(layer)))
+        elif layer == 0:
+            handles.append(blocks[0].register_forward_pre_hook(before))
+        else:
+            handles.append(blocks[layer - 1].register_forward_hook(behind(layer)))
+    try:
+        yield states
+    finally:
+        for handle in handles:
+            handle.remove()

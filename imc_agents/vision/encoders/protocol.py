@@ -1,0 +1,114 @@
+"""The seam between calibration and vision encoders: patch tokens at chosen layers, and the tokens that are calibrated.
+
+The tokens of all images of a batch lie one behind the other (``packed``), since some families give each image as many
+tokens as its size asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["PATCHES", "Encoded", "Encoder", "EncoderInfo", "Packed"]
+
+PATCHES = -1
+"""The layer of the patch embedding, before positions are added: linear in the pixels, so it sees noise best."""
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Rows of several images, one image behind the other.
+
+    Attributes:
+        rows: (sum of counts, width); the dtype of the encoder.
+        counts: Rows of each image.
+    """
+
+    rows: Tensor
+    counts: tuple[int, ...]
+
+    def split(self) -> tuple[Tensor, ...]:
+        """The rows of each image, (count, width) each."""
+        return self.rows.split(list(self.counts))  # pyright: ignore[reportUnknownVariableType]
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderInfo:
+    """What identifies an encoder and its features; a bank fits only the encoder whose ``identity`` it holds.
+
+    Attributes:
+        spec: What the user typed, e.g. ``mllm:/models/llava`` or ``open_clip:ViT-B-16:openai``.
+        family: ``model_type`` of an MLLM checkpoint, or ``open_clip``.
+        revision: Digest or commit of the weights.
+        preprocessing: Digest of everything that turns an image into the encoder's input.
+        width: Width of the tokens that are calibrated.
+        layer_width: Width of the patch tokens inside the encoder.
+        depth: Blocks of the encoder; layers are counted from 0 (before the first block) to ``depth``.
+        image_size: Shorter side in pixels to which the encoder brings an image, or 224 where it takes any size.
+        prefix_tokens: Tokens of each image that stand for no patch (class token), at the beginning.
+        dtype: Of weights and features, e.g. ``bfloat16``; rounding hides weak noise, so banks are made for one.
+    """
+
+    spec: str
+    family: str
+    revision: str
+    preprocessing: str
+    width: int
+    layer_width: int
+    depth: int
+    image_size: int
+    prefix_tokens: int = 0
+    dtype: str = "float32"
+
+    @property
+    def identity(self) -> str:
+        """What a bank must have been made with: weights, preprocessing, shape and dtype of the features."""
+        return f"{self.family}:{self.revision}:{self.preprocessing}:{self.width}:{self.dtype}"
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What an encoder made of a batch of images.
+
+    Attributes:
+        tokens: What calibration acts on: what the language model of an MLLM reads (behind the projector), or the
+            tokens behind the last block of a CLIP encoder. Width ``EncoderInfo.width``.
+        layers: Patch tokens behind the chosen blocks (``PATCHES``: the patch embedding, 0: before the first block),
+            width ``EncoderInfo.layer_width``. Without class tokens; their order within an image is the encoder's.
+        grids: (rows, columns) in which the patches among ``tokens`` of each image lie.
+    """
+
+    tokens: Packed
+    layers: dict[int, Packed]
+    grids: tuple[tuple[int, int], ...]
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """A vision encoder, loaded, in evaluation mode and without gradients."""
+
+    @property
+    def info(self) -> EncoderInfo:
+        """What it is."""
+        ...
+
+    def preprocess(self, images: Sequence[Any]) -> Any:
+        """Turn Pillow images (RGB) into the encoder's input for ``encode``; runs in any thread."""
+        ...
+
+    def encode(self, inputs: Any, layers: Sequence[int] = ()) -> Encoded:
+        """Run the encoder.
+
+        Args:
+            inputs: What ``preprocess`` returned for one batch.
+            layers: Blocks whose patch tokens are wanted as well: ``PATCHES``, or 0 to ``info.depth``.
+        """
+        ...
+
+    def pool(self, tokens: Packed) -> Tensor:
+        """One embedding per image from its (calibrated) tokens, (images, any width), float32, not normalised."""
+        ...

@@ -1,0 +1,1 @@
+"""Tests of the vision encoders and of visual calibration."""
