@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from imc_agents.errors import DataError
-from imc_agents.models.images import data_url, read_image
+from imc_agents.models.images import data_url
+from imc_agents.vision.reading import read_image
 
 PIL = pytest.importorskip("PIL.Image")
 
@@ -27,14 +28,18 @@ def test_a_file_travels_byte_for_byte(scan: Path) -> None:
     assert base64.b64decode(content) == scan.read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("suffix", "kind"), [("jpg", "jpeg"), ("webp", "webp"), ("bmp", "bmp"), ("gif", "gif")]
-)
+@pytest.mark.parametrize(("suffix", "kind"), [("jpg", "jpeg"), ("webp", "webp"), ("bmp", "bmp")])
 def test_the_kind_is_that_of_the_content(scan: Path, suffix: str, kind: str) -> None:
     other = scan.with_suffix(f".{suffix}")
     PIL.open(scan).convert("RGB").save(other)
     renamed = other.rename(scan.with_name("whatever.png"))
     assert data_url(renamed).startswith(f"data:image/{kind};")
+
+
+def test_what_servers_show_differently_is_sent_decoded(scan: Path) -> None:
+    other = scan.with_suffix(".gif")
+    PIL.open(scan).convert("P").save(other)
+    assert data_url(other).startswith("data:image/png;")
 
 
 def test_grey_images_become_rgb(scan: Path) -> None:
@@ -44,7 +49,7 @@ def test_grey_images_become_rgb(scan: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"", "convert it to PNG or JPEG"), (b"%PDF-1.7", "convert it"), (b"\x89PNG\r\n\x1a\nrest", "damaged")],
+    [(b"", "empty"), (b"%PDF-1.7", "convert it to PNG or JPEG"), (b"\x89PNG\r\n\x1a\nrest", "damaged")],
 )
 def test_what_is_no_image_is_named(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "x.png"

@@ -1,0 +1,264 @@
+"""Building a bank: clean images are corrupted with every noise and severity, encoded, and summed up.
+
+Memory does not grow with the number of images, except for one row of statistics for each encoded image.
+"""
+
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (the types that torch ships are partial)
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from imc_agents.errors import DataError
+from imc_agents.noise.registry import SEVERITIES, NoiseSpec
+from imc_agents.vision.bank import Bank
+from imc_agents.vision.encoders.protocol import PATCHES, Encoded, Encoder
+from imc_agents.vision.gathering import Gathering
+from imc_agents.vision.grouping import Groups, find_groups
+from imc_agents.vision.held_out import choose_operators
+from imc_agents.vision.moments import TokenBasis, fit_token_basis
+from imc_agents.vision.perception import CLEAN, Finding, Prototype, fit_perception
+from imc_agents.vision.statistics import PatchBasis, fit_patch_basis, patch_statistics, sharpness
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Sample", "at_encoder_size", "build_bank", "encodings"]
+
+_PATCH_IMAGES = 64
+_TOKEN_IMAGES = 16
+_FEWEST = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A clean image of the bank.
+
+    Attributes:
+        name: Identifies it; part of the seed of its noise.
+        load: Gives the Pillow image in RGB; called twice.
+    """
+
+    name: str
+    load: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Class:
+    """One noise at one severity, before images are told apart in groups."""
+
+    noise: str
+    variant: str
+    severity: int
+    family: str
+    spec: NoiseSpec | None
+
+
+def at_encoder_size(image: Any, size: int) -> Any:
+    """Bring the shorter side of a Pillow image to ``size`` (bicubic).
+
+    Noise is put on images of this size: on a large image the encoder's own reduction would average most of it away, and
+    a severity would mean something else for every size. MedMNIST-C does the same (224 pixels).
+    """
+    from PIL import Image
+
+    width, height = image.size
+    if min(width, height) == size:
+        return image
+    scale = size / min(width, height)
+    wanted = (max(size, round(width * scale)), max(size, round(height * scale)))
+    return image.resize(wanted, Image.Resampling.BICUBIC)
+
+
+def encodings(images: int, noises: Sequence[NoiseSpec]) -> int:
+    """How many images are encoded to build a bank; for the progress bar."""
+    return images * (2 + len(_classes(noises)) - 1)
+
+
+def build_bank(
+    encoder: Encoder,
+    samples: Sequence[Sample],
+    noises: Sequence[NoiseSpec],
+    *,
+    seed: int = 0,
+    groups: int = 3,
+    batch: int = 32,
+    advance: Callable[[int], None] = lambda _: None,
+) -> Bank:
+    """Build a bank from clean images.
+
+    Args:
+        encoder: The encoder.
+        samples: Clean images.
+        noises: Image noises.
+        seed: Of the noise.
+        groups: Groups of images that look alike, each with prototypes of its own; fewer where images are few.
+        batch: Images encoded at once.
+        advance: Told how many images more have been encoded.
+
+    Raises:
+        DataError: fewer than ten images, an image that cannot be read, or features that are not finite.
+    """
+    import torch
+
+    if len(samples) < _FEWEST:
+        raise DataError(
+            f"{len(samples)} images are too few for a bank; give at least {_FEWEST}, better 200 or more"
+        )
+    classes = _classes(noises)
+    basis, tokens, grouping = _look(encoder, samples, classes, seed, groups, batch, advance)
+    prototypes = [
+        Prototype(group, item.noise, item.variant, item.severity, item.family)
+        for group in range(grouping.count)
+        for item in classes
+    ]
+    gathering = Gathering.empty(len(classes), grouping, tokens.axes.shape[1])
+    clean = torch.empty(0)
+    for first, position, encoded in _encoded(encoder, samples, classes, seed, batch):
+        noisy = tokens.project(_finite(encoded).tokens.rows)
+        if position == 0:
+            clean = noisy
+        gathering.statistics.append(patch_statistics(encoded.layers[PATCHES], basis))
+        gathering.add(position, first, encoded.tokens.counts, noisy, clean)
+        advance(len(encoded.tokens.counts))
+    index = torch.tensor(gathering.prototypes)
+    perception, findings = fit_perception(
+        basis, prototypes, torch.cat(gathering.statistics), index, torch.tensor(gathering.images)
+    )
+    pairs = gathering.pairs()
+    choices = choose_operators(prototypes, gathering.fitted, gathering.held, pairs, gathering.held_pairs())
+    facts = {
+        "images": len(samples),
+        "groups": list(grouping.sizes),
+        "encoded": len(findings),
+        "seed": seed,
+        "image_size": encoder.info.image_size,
+        "noises": [spec.name for spec in noises],
+        "severities": list(SEVERITIES),
+        "held_out": _held_out_facts([prototypes[i] for i in index.tolist()], findings),
+    }
+    return Bank(encoder.info, (PATCHES,), perception, tokens, gathering.moments(), pairs, choices, facts)
+
+
+def _classes(noises: Sequence[NoiseSpec]) -> list[_Class]:
+    found = [_Class(CLEAN, "", 0, CLEAN, None)]
+    for spec in noises:
+        for variant in spec.variants or ("",):
+            found += [
+                _Class(spec.name, variant, severity, spec.family or spec.name, spec)
+                for severity in SEVERITIES
+            ]
+    return found
+
+
+def _look(
+    encoder: Encoder,
+    samples: Sequence[Sample],
+    classes: Sequence[_Class],
+    seed: int,
+    groups: int,
+    batch: int,
+    advance: Callable[[int], None],
+) -> tuple[PatchBasis, TokenBasis, Groups]:
+    """A first pass over the clean images, and over a few noisy ones: axes of patches and tokens, and groups."""
+    import torch
+
+    layer = encoder.info.layer_width
+    count, total = 0, torch.zeros(layer, dtype=torch.float64)
+    products = torch.zeros(layer, layer, dtype=torch.float64)
+    for _, _, encoded in _encoded(encoder, _spread(samples, _PATCH_IMAGES), classes[:1], seed, batch):
+        patches = _finite(encoded).layers[PATCHES].rows.float()
+        count += len(patches)
+        total += patches.sum(0).double()
+        products += (patches.T @ patches).double()
+    basis = fit_patch_basis(count, total, products)
+    kinds: list[Tensor] = []
+    rows: list[Tensor] = []
+    for _, _, encoded in _encoded(encoder, samples, classes[:1], seed, batch):
+        kinds.append(sharpness(patch_statistics(_finite(encoded).layers[PATCHES], basis), basis))
+        rows.append(_thinned(encoded.tokens.rows, len(samples), batch))
+        advance(len(encoded.tokens.counts))
+    few = [item for item in classes if item.severity in (3, 5)]
+    for _, _, encoded in _encoded(encoder, _spread(samples, _TOKEN_IMAGES), few, seed, batch):
+        rows.append(_finite(encoded).tokens.rows.float())
+    return basis, fit_token_basis(torch.cat(rows)), find_groups(torch.cat(kinds), groups)
+
+
+def _spread(samples: Sequence[Sample], count: int) -> Sequence[Sample]:
+    """About ``count`` samples, evenly spread."""
+    return samples[:: max(1, len(samples) // count)]
+
+
+def _thinned(rows: Tensor, images: int, batch: int) -> Tensor:
+    """At most about 50,000 rows of all images."""
+    import torch
+
+    keep = max(1, 50_000 * batch // max(images, batch))
+    step = max(1, len(rows) // keep)
+    return rows[torch.arange(0, len(rows), step)].float()
+
+
+def _finite(encoded: Encoded) -> Encoded:
+    if not bool(encoded.tokens.rows.isfinite().all() & encoded.layers[PATCHES].rows.isfinite().all()):
+        raise DataError("the vision encoder gave features that are not finite; check its weights")
+    return encoded
+
+
+def _encoded(
+    encoder: Encoder, samples: Sequence[Sample], classes: Sequence[_Class], seed: int, batch: int
+) -> Iterator[tuple[int, int, Encoded]]:
+    """Encode batches of images, each with every class in turn: (first image, class, what came out).
+
+    The next batches are corrupted and preprocessed in other threads meanwhile.
+    """
+    import numpy as np
+
+    def jobs() -> Generator[tuple[int, int, list[Any], list[str]]]:
+        for first in range(0, len(samples), batch):
+            chunk = samples[first : first + batch]
+            arrays = [np.asarray(at_encoder_size(sample.load(), encoder.info.image_size)) for sample in chunk]
+            for position in range(len(classes)):
+                yield first, position, arrays, [sample.name for sample in chunk]
+
+    def prepare(item: _Class, arrays: list[Any], names: list[str]) -> Any:
+        from PIL import Image
+
+        made = (
+            arrays
+            if item.spec is None
+            else [_corrupt(item, array, name, seed) for array, name in zip(arrays, names, strict=True)]
+        )
+        return encoder.preprocess([Image.fromarray(array) for array in made])
+
+    with ThreadPoolExecutor(2) as pool:
+        waiting: list[tuple[int, int, Any]] = []
+        for first, position, arrays, names in jobs():
+            waiting.append((first, position, pool.submit(prepare, classes[position], arrays, names)))
+            if len(waiting) > 3:
+                begun, which, inputs = waiting.pop(0)
+                yield begun, which, encoder.encode(inputs.result(), (PATCHES,))
+        for begun, which, inputs in waiting:
+            yield begun, which, encoder.encode(inputs.result(), (PATCHES,))
+
+
+def _corrupt(item: _Class, array: Any, name: str, seed: int) -> Any:
+    assert item.spec is not None  # clean images are not corrupted
+    variant = {"variant": item.variant} if item.variant else {}
+    return item.spec.apply(array, item.severity, seed=seed, sample_id=name, dataset="", **variant)
+
+
+def _held_out_facts(truth: Sequence[Prototype], findings: Sequence[Finding]) -> dict[str, Any]:
+    """How images that the discriminants had not seen were named: counts by true noise and severity."""
+    confusion: dict[str, dict[str, int]] = {}
+    within_one = noisy = 0
+    for prototype, finding in zip(truth, findings, strict=True):
+        row = confusion.setdefault(f"{prototype.noise}:{prototype.severity}", {})
+        row[finding.noise] = row.get(finding.noise, 0) + 1
+        if prototype.severity:
+            noisy += 1
+            within_one += abs(finding.severity - prototype.severity) <= 1
+    return {"confusion": confusion, "severity_within_one": within_one / max(1, noisy)}

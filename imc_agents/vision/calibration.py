@@ -1,0 +1,198 @@
+"""Calibration: perceive the noise of each image, then bring its tokens towards clean ones, or leave them alone.
+
+An image is left alone, bit for bit, where it is found clean, where its noise is unknown, or where the noise is less
+likely than not. Otherwise the corrections of the likeliest prototypes are added, each by its probability.
+"""
+
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (the types that torch ships are partial)
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from imc_agents.errors import DataError
+from imc_agents.vision.bank import Bank
+from imc_agents.vision.encoders.protocol import PATCHES, Encoded, Packed
+from imc_agents.vision.operators import AUTO, IDENTITY, Affine, get_operator
+from imc_agents.vision.perception import CLEAN, Finding
+from imc_agents.vision.statistics import patch_statistics
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Calibration", "Treatment", "calibrate", "correct", "nearest_clean", "perceive"]
+
+_DOUBT = 0.5
+_SHARPNESS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Treatment:
+    """What was done to the tokens of one image.
+
+    Attributes:
+        finding: Which noise it was found to have.
+        operator: What corrected it; ``identity`` where it was left alone.
+        gate: 1 - p(clean) where corrected, else 0.
+        change: Length of the correction over that of the tokens' deviation from their mean.
+    """
+
+    finding: Finding
+    operator: str
+    gate: float
+    change: float
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Calibrated tokens of a batch; shape and dtype as they were."""
+
+    tokens: Packed
+    treatments: tuple[Treatment, ...]
+
+
+def perceive(bank: Bank, encoded: Encoded) -> list[Finding]:
+    """Name the noise of each image of a batch.
+
+    Raises:
+        DataError: the encoder gave values that are not finite.
+    """
+    patches = encoded.layers[PATCHES]
+    if not bool(patches.rows.isfinite().all()) or not bool(encoded.tokens.rows.isfinite().all()):
+        raise DataError(
+            "the vision encoder gave features that are not finite; check the image and the weights"
+        )
+    return bank.perception.perceive(patch_statistics(patches, bank.perception.basis))
+
+
+def calibrate(bank: Bank, encoded: Encoded, *, operator: str = AUTO, strength: float = 1.0) -> Calibration:
+    """Calibrate the tokens of a batch.
+
+    Args:
+        bank: Made with the encoder that gave ``encoded``.
+        encoded: With the layers that the bank names.
+        operator: Name of an operator; ``auto`` takes the best for the noise, ``identity`` changes nothing.
+        strength: Factor on every correction.
+
+    Raises:
+        UsageError: unknown operator.
+        DataError: features that are not finite.
+    """
+    return correct(bank, encoded.tokens, perceive(bank, encoded), operator=operator, strength=strength)
+
+
+def correct(
+    bank: Bank, tokens: Packed, findings: Sequence[Finding], *, operator: str = AUTO, strength: float = 1.0
+) -> Calibration:
+    """Correct the tokens of a batch whose noise is known; see ``calibrate``.
+
+    Args:
+        bank: The bank.
+        tokens: (sum of counts, width).
+        findings: One per image.
+        operator: As in ``calibrate``.
+        strength: As in ``calibrate``.
+    """
+    import torch
+
+    if operator not in (AUTO, IDENTITY):
+        get_operator(operator)
+    treated = [i for i, finding in enumerate(findings) if operator != IDENTITY and _certain(finding)]
+    untouched = [Treatment(finding, IDENTITY, 0.0, 0.0) for finding in findings]
+    if not treated:
+        return Calibration(tokens, tuple(untouched))
+    rows = list(tokens.split())
+    chosen = {i: _choose(bank, findings[i].noise) if operator == AUTO else operator for i in treated}
+    done: list[Treatment] = untouched
+    # Images with equally many tokens and the same kind of operator are corrected together.
+    for batch in _batches(treated, tokens.counts, chosen):
+        noisy = torch.stack([rows[i] for i in batch])
+        projected = bank.basis.project(noisy)
+        if get_operator(chosen[batch[0]]).neighbours:
+            change = torch.stack(
+                [_by_neighbours(bank, findings[i], y) for i, y in zip(batch, projected, strict=True)]
+            )
+        else:
+            maps = [_mixture(bank, findings[i], chosen[i]) for i in batch]
+            weight = torch.stack([item.weight for item in maps])
+            bias = torch.stack([item.bias for item in maps])
+            axes = projected.shape[2]
+            of_image = projected.mean(1, keepdim=True) @ weight[:, axes:]
+            change = projected @ weight[:, :axes] + of_image + bias[:, None]
+        gates = [1 - findings[i].probabilities.get(CLEAN, 0.0) for i in batch]
+        change = change * (strength * torch.tensor(gates))[:, None, None]
+        # Back in the encoder's width; what lies outside the axes stays as it was.
+        corrected = (noisy.float() + change @ bank.basis.axes.T).to(noisy.dtype)
+        spread = (projected - projected.mean(1, keepdim=True)).square().sum((1, 2)).sqrt().clamp_min(1e-9)
+        lengths = (change.square().sum((1, 2)).sqrt() / spread).tolist()
+        for position, i in enumerate(batch):
+            rows[i] = corrected[position]
+            done[i] = Treatment(findings[i], chosen[i], gates[position], lengths[position])
+    return Calibration(replace(tokens, rows=torch.cat(rows)), tuple(done))
+
+
+def _certain(finding: Finding) -> bool:
+    return finding.noisy and finding.probabilities[finding.noise] > _DOUBT
+
+
+def _choose(bank: Bank, noise: str) -> str:
+    found = bank.choices[noise]
+    return min(found, key=lambda name: found[name].error)
+
+
+def _batches(treated: Sequence[int], counts: Sequence[int], chosen: dict[int, str]) -> list[list[int]]:
+    batches: dict[tuple[int, bool], list[int]] = {}
+    for i in treated:
+        batches.setdefault((counts[i], get_operator(chosen[i]).neighbours), []).append(i)
+    return list(batches.values())
+
+
+def _shares(bank: Bank, finding: Finding) -> list[tuple[int, float]]:
+    """The likeliest prototypes with noise and their shares, which sum to one."""
+    noisy = [(index, value) for index, value in finding.prototypes if bank.prototypes[index].severity]
+    total = sum(value for _, value in noisy)
+    return [(index, value / total) for index, value in noisy if value > 0.05 * total]
+
+
+def _mixture(bank: Bank, finding: Finding, operator: str) -> Affine:
+    shares = _shares(bank, finding)
+    maps = [_solved(bank, index, operator) for index, _ in shares]
+    weight, bias = shares[0][1] * maps[0].weight, shares[0][1] * maps[0].bias
+    for (_, share), item in zip(shares[1:], maps[1:], strict=True):
+        weight, bias = weight + share * item.weight, bias + share * item.bias
+    return Affine(weight, bias)
+
+
+def _solved(bank: Bank, index: int, name: str) -> Affine:
+    """The correction of a prototype at its best strength; solved once."""
+    if (index, name) not in bank.solved:
+        solve = get_operator(name).solve
+        assert solve is not None  # the others are applied by neighbours
+        found = solve(bank.moments[index], bank.moments[bank.clean_of(index)])
+        strength = bank.strength(bank.prototypes[index].noise, name)
+        bank.solved[index, name] = Affine(found.weight * strength, found.bias * strength)
+    return bank.solved[index, name]
+
+
+def nearest_clean(pairs: Tensor, tokens: Tensor) -> Tensor:
+    """sum_i softmax(10 cos(y, y_i)) z_i over pairs of a noisy token y_i and the clean one z_i.
+
+    Args:
+        pairs: (pairs, 2, axes) float32.
+        tokens: (tokens, axes) float32, the y.
+    """
+    import torch
+    from torch.nn.functional import normalize
+
+    likeness = normalize(tokens, dim=1) @ normalize(pairs[:, 0], dim=1).T
+    return torch.softmax(_SHARPNESS * likeness, 1) @ pairs[:, 1]
+
+
+def _by_neighbours(bank: Bank, finding: Finding, tokens: Tensor) -> Tensor:
+    import torch
+
+    pairs = torch.cat([bank.pairs[index] for index, _ in _shares(bank, finding)]).float()
+    return bank.strength(finding.noise, "knn") * (nearest_clean(pairs, tokens) - tokens)
