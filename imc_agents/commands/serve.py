@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -49,6 +50,10 @@ def serve(
             "--max-model-len", min=1, help="Context length; default the model's, on a CPU 4096 at most."
         ),
     ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option("--calibrate", metavar="BANK", help="Calibrate all images with this bank."),
+    ] = None,
     ready_seconds: Annotated[
         float, typer.Option("--ready-seconds", min=1, help="Give up where it is not ready by then.")
     ] = 1800.0,
@@ -65,7 +70,7 @@ def serve(
     Ctrl-C stops it with all that it started.
     """
     as_json = as_json or not sys.stdout.isatty()
-    if (status or stop) and (model or extra):
+    if (status or stop) and (model or extra or calibrate):
         raise UsageError(
             f"{'--status' if status else '--stop'} starts no server; leave out the model and its flags"
         )
@@ -82,7 +87,7 @@ def serve(
     else:
         from imc_agents.serving.launch import Wanted
 
-        wanted = Wanted(model, cpu, name, max_model_len, tuple(extra or ()))
+        wanted = Wanted(model, cpu, name, max_model_len, tuple(extra or ()), calibrate)
         _serve(wanted, port, ready_seconds, as_json=as_json)
 
 

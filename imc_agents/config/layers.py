@@ -39,6 +39,9 @@ _OTHER_VARIABLES = frozenset(
         "IMC_SHARED",
         "IMC_VLLM_ADAPTERS",
         "IMC_VLLM_CACHED_SCORES",
+        "IMC_VLLM_CALIBRATION",
+        "IMC_VLLM_CALIBRATION_OPERATOR",
+        "IMC_VLLM_CALIBRATION_STRENGTH",
     }
 )
 """Variables about this process, not about the configuration."""

@@ -29,7 +29,16 @@ from imc_agents.models.openai_wire import (
     read_chat,
     scoring_body,
 )
-from imc_agents.models.protocol import Backend, Capabilities, Generation, Message, Sampling, Score, Usage
+from imc_agents.models.protocol import (
+    Backend,
+    Capabilities,
+    Generation,
+    ImageFeatures,
+    Message,
+    Sampling,
+    Score,
+    Usage,
+)
 from imc_agents.models.server_pool import PoolLimits, Server, ServerPool
 
 __all__ = ["OpenAIBackend", "Settings", "create"]
@@ -132,6 +141,8 @@ class OpenAIBackend:
     ) -> Generation:
         """Answer a chat; see ``Backend.generate``."""
         started = time.perf_counter()
+        if any(isinstance(item, ImageFeatures) for message in messages for item in message.images):
+            raise DataError("image features go to vLLM only; take the backend kind vllm or vllm-engine")
         plain = [Message(message.role, inert(message.content), message.images) for message in messages]
         body = chat_body(self._model, plain, sampling, schema)
         response = await self._open_pool.request("POST", "/chat/completions", body)

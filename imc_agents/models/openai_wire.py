@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from pydantic import BaseModel, Field, ValidationError
 
 from imc_agents.errors import BackendUnreachableError, DataError, InfraError, ModelOutputError, nearest
+from imc_agents.models.features import features_part
 from imc_agents.models.http import Answer
 from imc_agents.models.images import data_url
-from imc_agents.models.protocol import Generation, Message, Sampling, Usage
+from imc_agents.models.protocol import Generation, ImageFeatures, Message, Sampling, Usage
 from imc_agents.models.replies import parse_reply
 
 __all__ = [
@@ -151,8 +153,13 @@ def chat_body(
 def _content(message: Message) -> str | list[dict[str, Any]]:
     if not message.images:
         return message.content
-    images = [{"type": "image_url", "image_url": {"url": data_url(path)}} for path in message.images]
-    return [*images, {"type": "text", "text": message.content}]
+    return [*(_image_part(image) for image in message.images), {"type": "text", "text": message.content}]
+
+
+def _image_part(image: Path | ImageFeatures) -> dict[str, Any]:
+    if isinstance(image, ImageFeatures):
+        return features_part(image)
+    return {"type": "image_url", "image_url": {"url": data_url(image)}}
 
 
 def scoring_body(

@@ -16,6 +16,7 @@ __all__ = [
     "Capabilities",
     "EngineWork",
     "Generation",
+    "ImageFeatures",
     "Measured",
     "Message",
     "Sampling",
@@ -25,6 +26,21 @@ __all__ = [
 ]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageFeatures:
+    """An image as the language model reads it, computed outside the model.
+
+    Attributes:
+        rows: (tokens, width) float32 numpy array, behind the projector.
+        grid: Frames, rows and columns of its patches, for families that need them (Qwen).
+        digest: Identifies image, encoder and calibration; part of the key of a cached call.
+    """
+
+    rows: Any
+    grid: tuple[int, int, int] | None
+    digest: str
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One chat message.
@@ -32,14 +48,14 @@ class Message:
     Attributes:
         role: Who speaks.
         content: What is said.
-        images: Files of the images that stand before the text.
+        images: The images that stand before the text: files, or features in their place.
         fixed: Whether every prompt of the role has just this message here, so that what the model computes for the
             leading fixed ones is worth keeping. The reply does not depend on it.
     """
 
     role: Literal["system", "user", "assistant"]
     content: str
-    images: tuple[Path, ...] = ()
+    images: tuple[Path | ImageFeatures, ...] = ()
     fixed: bool = field(default=False, compare=False)
 
 

@@ -22,12 +22,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from imc_agents.errors import BackendUnreachableError, ConfigError, DataError, InfraError, ModelOutputError
 from imc_agents.models.apart import children_apart
 from imc_agents.models.control_tokens import inert
-from imc_agents.models.images import read_image
+from imc_agents.models.families import checkpoint_config
+from imc_agents.models.features import check_features, engine_features
 from imc_agents.models.protocol import (
     Backend,
     Capabilities,
     EngineWork,
     Generation,
+    ImageFeatures,
     Message,
     Sampling,
     Score,
@@ -38,10 +40,12 @@ from imc_agents.models.replies import parse_reply
 from imc_agents.models.served import records_directory
 from imc_agents.models.vllm_launch import CACHED_TOKENS, engine_environment, engine_settings
 from imc_agents.models.vllm_metrics import WorkCounter, read_metrics
+from imc_agents.vision.reading import read_image
 
 __all__ = ["Settings", "VllmEngineBackend", "create"]
 
 _ENGINE = "engine"
+_CALIBRATION = "IMC_VLLM_CALIBRATION"
 # A forked process would have no log of its own, and its errors are in the log of the others.
 _SETTING = {
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
@@ -63,6 +67,9 @@ class Settings(BaseModel):
     )
     gpu_memory_utilization: float = Field(
         default=0.9, gt=0, le=1, description="Share of the GPU's memory for weights and KV cache."
+    )
+    calibration: str | None = Field(
+        default=None, description="Folder of the bank with which all images are calibrated inside the engine."
     )
     engine_args: dict[str, Any] = Field(
         default_factory=dict, description="Further arguments of vLLM's engine, such as tensor_parallel_size."
@@ -87,13 +94,14 @@ class VllmEngineBackend:
         self._calls: set[asyncio.Task[Any]] = set()
         self._log: Path | None = None
         self._work = WorkCounter()
+        self._config: dict[str, Any] = {}
 
     async def open(self) -> Capabilities:
         """Load the model into an engine of its own.
 
         Raises:
             BackendUnreachableError: vLLM is not installed, or the engine cannot be started with the model.
-            ConfigError: unknown engine arguments.
+            ConfigError: unknown engine arguments, or no bank where ``calibration`` says.
         """
         if self._capabilities is not None:
             return self._capabilities
@@ -105,6 +113,7 @@ class VllmEngineBackend:
         self._specials = tuple(str(token) for token in self._tokenizer.added_tokens_decoder.values())
         self._look()
         config = self._engine.model_config
+        self._config = checkpoint_config(checkpoint.location)
         weights = checkpoint.revision or hub_commit(checkpoint.location)
         revision = f"{weights}:{str(config.dtype).removeprefix('torch.')}"
         images = bool(config.is_multimodal_model)
@@ -201,8 +210,9 @@ class VllmEngineBackend:
         settings = self._settings
         values = engine_settings(location, device=settings.device, max_model_len=settings.max_model_len)
         wanted = _SETTING | engine_environment(values.cpu, local=Path(location).is_dir())
+        chosen = {} if settings.calibration is None else {_CALIBRATION: _bank(settings.calibration)}
         self._log = records_directory() / f"engine-{os.getpid()}.log"
-        with _environment(wanted), warnings.catch_warnings(), children_apart(self._log):
+        with _environment(wanted, chosen), warnings.catch_warnings(), children_apart(self._log):
             # vLLM and what it imports warn of each other's deprecations, which no user of ours can mend.
             warnings.simplefilter("ignore")
             return self._engine_of(location, values.arguments)
@@ -289,9 +299,20 @@ class VllmEngineBackend:
         ids = self._tokenizer(text, add_special_tokens=False).input_ids
         if not images:
             return {"prompt_token_ids": ids}, len(ids)
-        return {"prompt": text, "multi_modal_data": {"image": [read_image(path) for path in images]}}, len(
-            ids
-        )
+        return {"prompt": text, "multi_modal_data": {"image": self._images(images)}}, len(ids)
+
+    def _images(self, images: Sequence[Path | ImageFeatures]) -> Any:
+        """What the engine takes for the images of a prompt: pictures, or features."""
+        features = [image for image in images if isinstance(image, ImageFeatures)]
+        if not features:
+            return [read_image(image) for image in images if isinstance(image, Path)]
+        if len(features) != len(images):
+            raise DataError("a prompt holds an image file and image features; give one or the other")
+        if self._capabilities is None or not self._capabilities.features:
+            raise DataError(f"the model {self._model!r} takes no image features; set the option calibration")
+        for item in features:
+            check_features(item, self._config, self._model)
+        return engine_features(features)
 
     def _content(self, message: Message) -> Any:
         text = inert(message.content, self._specials)
@@ -308,15 +329,26 @@ class VllmEngineBackend:
 
 
 @contextmanager
-def _environment(wanted: dict[str, str]) -> Generator[None]:
-    """Set variables that are not set, for the processes that are started meanwhile."""
-    added = [name for name in wanted if name not in os.environ]
-    os.environ.update({name: wanted[name] for name in added})
+def _environment(wanted: dict[str, str], chosen: dict[str, str]) -> Generator[None]:
+    """Set variables for the processes that are started meanwhile; those of ``wanted`` where they are not set."""
+    values = {name: value for name, value in wanted.items() if name not in os.environ} | chosen
+    before = {name: os.environ[name] for name in values if name in os.environ}
+    os.environ.update(values)
     try:
         yield
     finally:
-        for name in added:
+        for name in values.keys() - before.keys():
             del os.environ[name]
+        os.environ.update(before)
+
+
+def _bank(folder: str) -> str:
+    """The path of a bank, which is read as a check; the engine compares it with the model."""
+    from imc_agents.vision.bank import load_bank
+
+    path = Path(folder).expanduser().absolute()
+    load_bank(path)
+    return str(path)
 
 
 def _spans(offsets: Sequence[tuple[int, int]], logprobs: Sequence[float], context: int) -> Score:

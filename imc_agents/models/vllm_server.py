@@ -21,6 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from imc_agents.errors import BackendUnreachableError, DataError, InfraError
 from imc_agents.models.alignment import align_pieces, score_from_pieces
 from imc_agents.models.control_tokens import inert
+from imc_agents.models.families import checkpoint_config
+from imc_agents.models.features import check_features
 from imc_agents.models.http import Answer, plain_address
 from imc_agents.models.local_servers import servers_with
 from imc_agents.models.openai_wire import (
@@ -37,6 +39,7 @@ from imc_agents.models.protocol import (
     Capabilities,
     EngineWork,
     Generation,
+    ImageFeatures,
     Message,
     Sampling,
     Score,
@@ -111,6 +114,7 @@ class VllmServerBackend:
         self._pool: ServerPool | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._card: ModelCard | None = None
+        self._config: dict[str, Any] | None = None
         self._capabilities: Capabilities | None = None
         self._contexts: dict[str, asyncio.Future[int]] = {}
         self._work = WorkCounter()
@@ -160,6 +164,11 @@ class VllmServerBackend:
         takes_images = self._capabilities is None or self._capabilities.images
         if not takes_images and any(message.images for message in messages):
             raise DataError(f"the model {self._model!r} takes no images; serve one that does")
+        features = [
+            item for message in messages for item in message.images if isinstance(item, ImageFeatures)
+        ]
+        if features:
+            await self._check_features(features)
         started = time.perf_counter()
         plain = [Message(message.role, inert(message.content), message.images) for message in messages]
         response = await self._post("/chat/completions", chat_body(self._model, plain, sampling, schema))
@@ -233,6 +242,19 @@ class VllmServerBackend:
         if cached:
             body["vllm_xargs"] = {CACHED_TOKENS: cached}
         return decode(await self._post("/completions", body), Reply, self._key_hint)
+
+    async def _check_features(self, features: Sequence[ImageFeatures]) -> None:
+        card, found = self._card, self._capabilities
+        if card is not None and found is not None and not found.features:
+            raise DataError(
+                f"the server of {self._model!r} takes no image features; start it with `imc serve` or with "
+                "--enable-mm-embeds, or calibrate inside it: imc serve --calibrate BANK"
+            )
+        if self._config is None:
+            location = (card.root or card.id) if card is not None else self._model
+            self._config = await asyncio.to_thread(checkpoint_config, location)
+        for item in features:
+            check_features(item, self._config, self._model)
 
     async def _cacheable(self, context: str) -> int:
         """How many tokens at the beginning of a prompt lie in the context whatever follows; found out once."""

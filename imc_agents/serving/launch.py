@@ -19,7 +19,7 @@ from imc_agents.models.vllm_launch import (
     engine_settings,
     installed_build,
 )
-from imc_agents.serving import adapters
+from imc_agents.serving import adapters, calibration
 from imc_agents.serving.checkpoint import check_layout, find_checkpoint, read_config
 from imc_agents.serving.port import HOST
 
@@ -52,6 +52,7 @@ class Wanted:
         name: Name to serve it under; None takes the last part of ``model``.
         max_model_len: Context length; None takes the model's, on a CPU 4096 at most.
         extra: Further flags of vLLM; they win over ours.
+        calibrate: Folder of the bank with which all images are calibrated.
     """
 
     model: str
@@ -59,6 +60,7 @@ class Wanted:
     name: str | None = None
     max_model_len: int | None = None
     extra: tuple[str, ...] = ()
+    calibrate: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +98,7 @@ def plan_launch(wanted: Wanted, port: int) -> Launch:
 
     Raises:
         UsageError: it cannot work; names the cure.
+        ConfigError: what ``wanted.calibrate`` names is no bank.
         BackendUnreachableError: the model is on a hub that does not give it.
     """
     _check_extra(wanted.extra)
@@ -115,6 +118,8 @@ def plan_launch(wanted: Wanted, port: int) -> Launch:
     environment = {**os.environ, **engine_environment(wanted.cpu, local=Path(location).is_dir())}
     if any(_may_mean(word, "--enable-lora") for word in wanted.extra):
         environment[adapters.ENABLED_BY] = "1"
+    if wanted.calibrate is not None:
+        environment[calibration.ENABLED_BY] = _bank(wanted.calibrate)
     argv = command_line(location, name, port, flags, wanted.extra)
     return Launch(argv, port, name, wanted.model, key, {**environment, "VLLM_API_KEY": key})
 
@@ -143,6 +148,15 @@ def command_line(
         if value is not True:
             words.append(json.dumps(value) if isinstance(value, dict) else str(value))
     return (*words, *extra)
+
+
+def _bank(folder: Path) -> str:
+    """The path of a bank, which is read as a check; the engine compares it with the model."""
+    from imc_agents.vision.bank import load_bank
+
+    path = folder.expanduser().absolute()
+    load_bank(path)
+    return str(path)
 
 
 def _check_extra(extra: Sequence[str]) -> None:

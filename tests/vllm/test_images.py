@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from imc_agents.errors import DataError
-from imc_agents.models.protocol import Capabilities, Generation, Message, Sampling
+from imc_agents.models.protocol import Capabilities, Generation, ImageFeatures, Message, Sampling
 from imc_agents.models.vllm_server import create
 from tests.vllm.servers import Address, needs_vllm, start, stop
 
@@ -28,16 +28,22 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def tinymed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
-    folder = tmp_path_factory.mktemp("tinymed")
-    checkpoint = folder / "tinymed"
-    subprocess.run([sys.executable, str(TINYMED / "assemble.py"), str(checkpoint)], check=True, timeout=280)
-    address = start(folder, model=str(checkpoint))
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tinymed") / "tinymed"
+    subprocess.run([sys.executable, str(TINYMED / "assemble.py"), str(folder)], check=True, timeout=280)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tinymed(checkpoint: Path) -> Iterator[Address]:
+    address = start(checkpoint.parent, model=str(checkpoint))
     yield address
     stop(address)
 
 
-def ask(address: Address, *questions: tuple[str, Path | None]) -> tuple[Capabilities, list[Generation]]:
+def ask(
+    address: Address, *questions: tuple[str, Path | ImageFeatures | None]
+) -> tuple[Capabilities, list[Generation]]:
     async def scenario() -> tuple[Capabilities, list[Generation]]:
         backend = create("", {"base_url": address.base_url})
         capabilities = await backend.open()
@@ -75,6 +81,27 @@ def test_a_model_without_eyes_says_so(vllm_server: Address, tmp_path: Path) -> N
     image.write_bytes(b"\x89PNG\r\n\x1a\n")
     with pytest.raises(DataError, match="takes no images"):
         ask(vllm_server, ("Which organ?", image))
+
+
+def test_features_stand_in_for_the_image(tinymed: Address, checkpoint: Path) -> None:
+    from imc_agents.vision.encoders.mllm import load
+    from imc_agents.vision.reading import read_image
+
+    encoder = load(str(checkpoint))
+    heldout = json.loads((TINYMED / "heldout_images.json").read_text())
+    paths = [IMAGES / "images" / name for name in heldout[:4]]
+    question = "Which organ system is shown?"
+    found = [encoder.encode(encoder.preprocess([read_image(path)])).tokens.rows for path in paths]
+    features = [
+        ImageFeatures(rows.float().numpy(), None, path.name) for rows, path in zip(found, paths, strict=True)
+    ]
+    capabilities, raw = ask(tinymed, *((question, path) for path in paths))
+    _, sent = ask(tinymed, *((question, item) for item in features))
+    assert capabilities.features
+    assert [reply.text for reply in sent] == [reply.text for reply in raw]
+    assert len({reply.text for reply in sent}) > 1
+    with pytest.raises(DataError, match="takes 64 by 576"):
+        ask(tinymed, (question, ImageFeatures(features[0].rows[:63], None, "short")))
 
 
 @pytest.mark.parametrize(
