@@ -42,6 +42,9 @@ _REFINE, _LOOK, _SHAPE, _STUDY = "Refine", "Look at what happened", "Shape the a
 COMMANDS: dict[str, Entry] = {
     "refine": Entry("refine", "refine", "Refine the noisy questions of a file.", _REFINE),
     "resume": Entry("refine", "resume", "Go on with a run that was interrupted.", _REFINE),
+    "calibrate": Entry(
+        "calibrate", "calibrate", "Tell which noise images have and calibrate their features.", _REFINE
+    ),
     "serve": Entry("serve", "serve", "Serve a model with vLLM for the agents.", _REFINE),
     "runs": Entry("runs", "app", "List runs and show what one of them did.", _LOOK),
     "trace": Entry("trace", "app", "Read the agents' decisions.", _LOOK),
@@ -49,6 +52,7 @@ COMMANDS: dict[str, Entry] = {
     "config": Entry("config", "app", "Show, validate and explain the configuration.", _SHAPE),
     "roles": Entry("roles", "app", "List, show and check the agents' roles.", _SHAPE),
     "prompts": Entry("prompts", "app", "List and render the agents' prompts.", _SHAPE),
+    "prototypes": Entry("prototypes", "app", "Build banks of noise prototypes and look into them.", _SHAPE),
     "noise": Entry("noise", "app", "Add seeded noise to text.", _STUDY),
     "bench": Entry("bench", "app", "Measure refinement against baselines.", _STUDY),
     "doctor": Entry(

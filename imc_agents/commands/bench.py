@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from imc_agents.commands.bench_image import bench_calibration, bench_image
 from imc_agents.commands.bench_options import (
     DataOption,
     NoiseOption,
@@ -186,6 +187,8 @@ def bench_embedded(
 
 
 app.command("serving")(bench_serving)
+app.command("image")(bench_image)
+app.command("calibration")(bench_calibration)
 
 
 @app.command("rows")

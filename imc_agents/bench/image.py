@@ -1,0 +1,271 @@
+"""How well noise is recognised, and how much of the accuracy that it costs calibration wins back.
+
+One encoder, banks of several seeds, images that neither bank nor readout have seen, every noise and severity. Beside
+the operators stand what one would try first: filters on the image, and recentring without any prototype.
+"""
+
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (the types that torch ships are partial)
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from imc_agents.bench.image_tasks import Readout, Task, fit_readout
+from imc_agents.noise.registry import SEVERITIES, NoiseSpec
+from imc_agents.vision.bank import Bank, without
+from imc_agents.vision.build import Sample, at_encoder_size, build_bank
+from imc_agents.vision.calibration import correct, perceive
+from imc_agents.vision.encoders.protocol import PATCHES, Encoded, Encoder, Packed
+from imc_agents.vision.operators import AUTO, operators
+from imc_agents.vision.perception import CLEAN, Finding
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["FILTERS", "HARSH", "LEFT_OUT", "NONE", "RECENTRE", "Cell", "Recognition", "bench_images"]
+
+HARSH = (3, 4, 5)
+NONE, RECENTRE, LEFT_OUT = "none", "recentre", "auto, noise left out"
+FILTERS = ("median", "nlm", "bilateral")
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Correct answers of one method on one task under one noise.
+
+    Attributes:
+        seed: Of bank and noise.
+        task: Name of the task.
+        noise: Name of the noise, or ``clean``.
+        severity: 0 for clean.
+        method: What was done about it.
+        correct: Images labelled right.
+        images: Images.
+    """
+
+    seed: int
+    task: str
+    noise: str
+    severity: int
+    method: str
+    correct: int
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recognition:
+    """What images with one noise were found to have.
+
+    Attributes:
+        seed: Of bank and noise.
+        noise: The truth, or ``clean``.
+        severity: The truth; 0 for clean.
+        found: Images by the noise found.
+        family: Images whose family was found.
+        near: Images whose severity was found within one step.
+        images: Images.
+    """
+
+    seed: int
+    noise: str
+    severity: int
+    found: dict[str, int]
+    family: int
+    near: int
+    images: int
+
+
+def bench_images(
+    encoder: Encoder,
+    tasks: Sequence[Task],
+    noises: Sequence[NoiseSpec],
+    *,
+    seeds: int,
+    bank_images: int,
+    test_images: int,
+    batch: int = 32,
+    tell: Callable[[str], None] = lambda _: None,
+) -> tuple[list[Cell], list[Recognition]]:
+    """Measure recognition and accuracy.
+
+    Args:
+        encoder: Trained on clean images only.
+        tasks: What is read from the embeddings.
+        noises: Image noises.
+        seeds: Runs, each with a bank and a draw of noise of its own.
+        bank_images: Images of a bank at most, from all tasks alike.
+        test_images: Of each task at most.
+        batch: Images encoded at once.
+        tell: Told what is being done.
+    """
+    cells: list[Cell] = []
+    recognitions: list[Recognition] = []
+    tell("readouts")
+    readouts = [_readout(encoder, task, batch) for task in tasks]
+    for seed in range(seeds):
+        tell(f"seed {seed}: bank")
+        bank = build_bank(encoder, _bank_samples(tasks, bank_images, seed), noises, seed=seed, batch=batch)
+        for noise, severity in [
+            (None, 0),
+            *((noise, severity) for noise in noises for severity in SEVERITIES),
+        ]:
+            tell(f"seed {seed}: {noise.name if noise else CLEAN} {severity or ''}")
+            findings: list[Finding] = []
+            for task, readout in zip(tasks, readouts, strict=True):
+                chosen = _subset(task.test, test_images, seed)
+                samples = [item.sample for item in chosen]
+                labels = [item.label for item in chosen]
+                view = _View(encoder, bank, readout, samples, labels, noise, severity, 1000 + seed, batch)
+                found, counts = _measure(view)
+                findings += found
+                name = noise.name if noise else CLEAN
+                cells += [
+                    Cell(seed, task.name, name, severity, method, right, len(chosen))
+                    for method, right in counts.items()
+                ]
+            recognitions.append(_recognised(seed, noise, severity, findings))
+    return cells, recognitions
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """Test images under one noise, and everything that looks at them."""
+
+    encoder: Encoder
+    bank: Bank
+    readout: Readout
+    samples: Sequence[Sample]
+    labels: Sequence[int]
+    noise: NoiseSpec | None
+    severity: int
+    seed: int
+    batch: int
+
+
+def _measure(view: _View) -> tuple[list[Finding], dict[str, int]]:
+    """What was found, and how many images each method has right."""
+    import torch
+
+    bank, noise = view.bank, view.noise
+    findings: list[Finding] = []
+    parts: list[Packed] = []
+    left_out: list[Finding] = []
+    for encoded in _encodings(view, None):
+        findings += perceive(bank, encoded)
+        if noise is not None:
+            left_out += perceive(without(bank, [noise.name]), encoded)
+        parts.append(encoded.tokens)
+    tokens = Packed(
+        torch.cat([part.rows for part in parts]), tuple(count for part in parts for count in part.counts)
+    )
+    counts = {NONE: _right(view, tokens)}
+    if noise is not None and view.severity not in HARSH:
+        return findings, counts
+    for name in (AUTO, *operators()):
+        counts[name] = _right(view, correct(bank, tokens, findings, operator=name).tokens)
+    if noise is not None:
+        counts[LEFT_OUT] = _right(view, correct(bank, tokens, left_out).tokens)
+    # Test-time recentring (NEO): the mean of this batch becomes the mean of the clean images.
+    away = tokens.rows.float().mean(0) - _clean_mean(bank)
+    counts[RECENTRE] = _right(view, replace(tokens, rows=(tokens.rows.float() - away).to(tokens.rows.dtype)))
+    for name in FILTERS:
+        filtered = [encoded.tokens for encoded in _encodings(view, name)]
+        rows = torch.cat([part.rows for part in filtered])
+        counts[name] = _right(view, replace(tokens, rows=rows))
+    return findings, counts
+
+
+def _clean_mean(bank: Bank) -> Tensor:
+    """Mean clean token of the bank, (width,)."""
+    clean = [item for item, kind in zip(bank.moments, bank.prototypes, strict=True) if not kind.severity]
+    mean = sum((item.f[: item.axes] for item in clean[1:]), clean[0].f[: clean[0].axes])
+    return bank.basis.mean + bank.basis.axes @ (mean / sum(item.count for item in clean)).float()
+
+
+def _right(view: _View, tokens: Packed) -> int:
+    import torch
+
+    predicted = view.readout.predict(view.encoder.pool(tokens))
+    return int((predicted == torch.tensor(view.labels)).sum())
+
+
+def _encodings(view: _View, denoise: str | None) -> Iterator[Encoded]:
+    import numpy as np
+    from PIL import Image
+
+    for first in range(0, len(view.samples), view.batch):
+        images: list[Any] = []
+        for sample in view.samples[first : first + view.batch]:
+            array = np.asarray(at_encoder_size(sample.load(), view.encoder.info.image_size))
+            if view.noise is not None:
+                array = view.noise.apply(
+                    array, view.severity, seed=view.seed, sample_id=sample.name, dataset=""
+                )
+            images.append(Image.fromarray(_filtered(array, denoise)))
+        yield view.encoder.encode(view.encoder.preprocess(images), (PATCHES,))
+
+
+def _filtered(array: Any, name: str | None) -> Any:
+    """What one would try first on a uint8 image [H, W, 3]."""
+    import cv2
+
+    library: Any = cv2
+    if name == "median":
+        return library.medianBlur(array, 3)
+    if name == "nlm":
+        return library.fastNlMeansDenoisingColored(array, None, 7, 7, 5, 15)
+    if name == "bilateral":
+        return library.bilateralFilter(array, 5, 40, 3)
+    return array
+
+
+def _recognised(
+    seed: int, noise: NoiseSpec | None, severity: int, findings: Sequence[Finding]
+) -> Recognition:
+    name, family = (noise.name, noise.family) if noise else (CLEAN, CLEAN)
+    found: dict[str, int] = {}
+    for finding in findings:
+        found[finding.noise] = found.get(finding.noise, 0) + 1
+    return Recognition(
+        seed,
+        name,
+        severity,
+        found,
+        sum(finding.family == family for finding in findings),
+        sum(abs(finding.severity - severity) <= 1 for finding in findings),
+        len(findings),
+    )
+
+
+def _readout(encoder: Encoder, task: Task, batch: int) -> Readout:
+    import torch
+
+    embeddings: list[Tensor] = []
+    for first in range(0, len(task.train), batch):
+        images = [
+            at_encoder_size(item.sample.load(), encoder.info.image_size)
+            for item in task.train[first : first + batch]
+        ]
+        embeddings.append(encoder.pool(encoder.encode(encoder.preprocess(images)).tokens))
+    return fit_readout(torch.cat(embeddings), [item.label for item in task.train], task.classes)
+
+
+def _subset(items: Sequence[Any], count: int, seed: int) -> list[Any]:
+    import numpy as np
+
+    if len(items) <= count:
+        return list(items)
+    chosen = np.random.default_rng(seed).choice(len(items), count, replace=False)
+    return [items[i] for i in sorted(chosen.tolist())]
+
+
+def _bank_samples(tasks: Sequence[Task], count: int, seed: int) -> list[Sample]:
+    """From the small data sets all images, from the others as many as are missing."""
+    ordered = sorted(tasks, key=lambda task: len(task.bank))
+    chosen: list[Sample] = []
+    for left, task in zip(range(len(ordered), 0, -1), ordered, strict=True):
+        chosen += [item.sample for item in _subset(task.bank, (count - len(chosen)) // left, seed)]
+    return chosen

@@ -1,0 +1,116 @@
+"""``imc calibrate``: which noise an image has, and what calibration does to its features."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from imc_agents.commands.prototypes import DeviceOption
+
+if TYPE_CHECKING:
+    from imc_agents.vision.calibration import Treatment
+
+__all__ = ["calibrate"]
+
+
+def calibrate(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
+    bank: Annotated[Path, typer.Option("--bank", metavar="DIR", help="From `imc prototypes build`.")],
+    operator: Annotated[
+        str,
+        typer.Option("--operator", help="auto, identity, or an operator; `imc prototypes show` lists them."),
+    ] = "auto",
+    strength: Annotated[float, typer.Option("--strength", min=0, help="Factor on the correction.")] = 1.0,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for a picture of each image.")
+    ] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option("--encoder", metavar="SPEC", help="Where the bank's encoder is now, if it was moved."),
+    ] = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Tell which noise images have and calibrate their features.
+
+    A line per image on a terminal, JSON lines when piped. Exit code 3 if an image could not be read.
+    """
+    from imc_agents.errors import DataError
+    from imc_agents.vision.bank import check_encoder, load_bank
+    from imc_agents.vision.calibration import correct, perceive
+    from imc_agents.vision.encoders.specs import load_encoder
+    from imc_agents.vision.operators import AUTO, IDENTITY, get_operator
+    from imc_agents.vision.picture import draw_calibration
+    from imc_agents.vision.reading import read_image
+    from imc_agents.vision.statistics import patch_statistics
+
+    if operator not in (AUTO, IDENTITY):
+        get_operator(operator)
+    known = load_bank(bank)
+    loaded = load_encoder(encoder or known.encoder.spec, device=device, dtype=known.encoder.dtype)
+    check_encoder(known, loaded.info, str(bank))
+    failed = False
+    for path in images:
+        try:
+            image = read_image(path)
+            encoded = loaded.encode(loaded.preprocess([image]), known.layers)
+            done = correct(
+                known, encoded.tokens, perceive(known, encoded), operator=operator, strength=strength
+            )
+            treatment = done.treatments[0]
+            picture = None
+            if output is not None:
+                first = loaded.info.prefix_tokens
+                picture = output / f"{path.stem}.png"
+                draw_calibration(
+                    picture,
+                    image,
+                    known,
+                    treatment,
+                    patch_statistics(encoded.layers[known.layers[0]], known.perception.basis)[0],
+                    encoded.tokens.rows[first:],
+                    done.tokens.rows[first:],
+                    encoded.grids[0],
+                )
+        except DataError as error:
+            failed = True
+            typer.echo(f"imc: error: {error}", err=True)
+            continue
+        _show(path, treatment, picture)
+    if failed:
+        raise typer.Exit(3)
+
+
+def _show(path: Path, treatment: Treatment, picture: Path | None) -> None:
+    finding = treatment.finding
+    if not sys.stdout.isatty():
+        row: dict[str, Any] = {
+            "image": str(path),
+            "noise": finding.noise,
+            "variant": finding.variant,
+            "severity": finding.severity,
+            "probabilities": {name: round(value, 4) for name, value in finding.probabilities.items()},
+            "distance": round(finding.distance, 3),
+            "operator": treatment.operator,
+            "gate": round(treatment.gate, 4),
+            "change": round(treatment.change, 4),
+            "picture": str(picture) if picture else None,
+        }
+        typer.echo(json.dumps(row, ensure_ascii=False))
+        return
+    from rich.console import Console
+    from rich.text import Text
+
+    likeliest = sorted(finding.probabilities.items(), key=lambda item: -item[1])[:3]
+    shares = ", ".join(f"{name} {100 * value:.0f} %" for name, value in likeliest if value >= 0.005)
+    what = f"{finding.noise} {finding.variant}".strip() + (f" {finding.severity}" if finding.noisy else "")
+    line = Text(f"{path}  ", "cyan")
+    line.append(what, "bold yellow" if finding.noisy else "bold green").append(f"  ({shares})  ", "dim")
+    done = f"{treatment.operator}, features changed by {100 * treatment.change:.0f} %"
+    line.append("left as it is" if treatment.operator == "identity" else done)
+    if picture:
+        line.append(f"  {picture}", "dim")
+    Console(highlight=False).print(line, soft_wrap=True)
