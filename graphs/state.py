@@ -6,8 +6,10 @@ import operator
 from typing import Annotated, NotRequired, TypedDict
 
 from imc_agents.agents.findings import Assignment, Perception, Proposal, Ruling
+from imc_agents.vision.calibration import Treatment
+from imc_agents.vision.perception import Finding
 
-__all__ = ["SmsState", "SpecialistTask"]
+__all__ = ["PdcState", "SmsState", "SpecialistTask"]
 
 
 class SmsState(TypedDict):
@@ -49,3 +51,17 @@ class SpecialistTask(TypedDict):
     round: int
     perception: Perception
     assignment: Assignment
+
+
+class PdcState(TypedDict):
+    """The state of the image branch.
+
+    Attributes:
+        image: Path of the image within the folder of the images; what is held of it is in the context's store.
+        finding: Which noise it has.
+        treatment: What was done to its features.
+    """
+
+    image: str
+    finding: Finding
+    treatment: Treatment
