@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from imc_agents.bench.image_tasks import Readout, Task, fit_readout
 from imc_agents.noise.registry import SEVERITIES, NoiseSpec
-from imc_agents.vision.bank import Bank, without
+from imc_agents.vision.bank import Bank, Part, without
 from imc_agents.vision.build import Sample, at_encoder_size, build_bank
 from imc_agents.vision.calibration import correct, perceive
 from imc_agents.vision.encoders.protocol import PATCHES, Encoded, Encoder, Packed
@@ -168,9 +168,7 @@ def _measure(view: _View) -> tuple[list[Finding], dict[str, int]]:
         counts[name] = _right(view, correct(bank, tokens, findings, operator=name).tokens)
     if noise is not None:
         counts[LEFT_OUT] = _right(view, correct(bank, tokens, left_out).tokens)
-    # Test-time recentring (NEO): the mean of this batch becomes the mean of the clean images.
-    away = tokens.rows.float().mean(0) - _clean_mean(bank)
-    counts[RECENTRE] = _right(view, replace(tokens, rows=(tokens.rows.float() - away).to(tokens.rows.dtype)))
+    counts[RECENTRE] = _right(view, _recentred(bank, tokens))
     for name in FILTERS:
         filtered = [encoded.tokens for encoded in _encodings(view, name)]
         rows = torch.cat([part.rows for part in filtered])
@@ -178,11 +176,23 @@ def _measure(view: _View) -> tuple[list[Finding], dict[str, int]]:
     return findings, counts
 
 
-def _clean_mean(bank: Bank) -> Tensor:
-    """Mean clean token of the bank, (width,)."""
-    clean = [item for item, kind in zip(bank.moments, bank.prototypes, strict=True) if not kind.severity]
-    mean = sum((item.f[: item.axes] for item in clean[1:]), clean[0].f[: clean[0].axes])
-    return bank.basis.mean + bank.basis.axes @ (mean / sum(item.count for item in clean)).float()
+def _recentred(bank: Bank, tokens: Packed) -> Packed:
+    """Test-time recentring (NEO): the mean of this batch becomes the mean of the clean images, in each part."""
+    import torch
+
+    first = bank.encoder.prefix_tokens
+    images = tokens.rows.reshape(len(tokens.counts), tokens.counts[0], -1).float()
+    moved = [_moved(bank, bank.patches, images[:, first:])]
+    if first and bank.classes is not None:
+        moved.insert(0, _moved(bank, bank.classes, images[:, :first]))
+    return replace(tokens, rows=torch.cat(moved, 1).flatten(0, 1).to(tokens.rows.dtype))
+
+
+def _moved(bank: Bank, part: Part, tokens: Tensor) -> Tensor:
+    clean = [item for item, kind in zip(part.moments, bank.prototypes, strict=True) if not kind.severity]
+    total = sum((item.f[: item.axes] for item in clean[1:]), clean[0].f[: clean[0].axes])
+    mean = part.basis.mean + part.basis.axes @ (total / sum(item.count for item in clean)).float()
+    return tokens - tokens.mean((0, 1)) + mean
 
 
 def _right(view: _View, tokens: Packed) -> int:

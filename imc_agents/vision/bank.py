@@ -26,11 +26,12 @@ from imc_agents.vision.statistics import PatchBasis
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Bank", "Choice", "check_encoder", "load_bank", "save_bank", "without"]
+__all__ = ["Bank", "Choice", "Part", "check_encoder", "load_bank", "save_bank", "without"]
 
 _VERSION = 1
 _ARRAYS = "bank.safetensors"
 _FACTS = "bank.json"
+_SUMS = ("f", "d", "ff", "fd", "dd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +48,37 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """What is known of one kind of tokens: patches, or class tokens, which noise moves in another way.
+
+    Attributes:
+        basis: Axes of these tokens.
+        moments: Of each prototype, in the order of ``Perception.prototypes``.
+        pairs: (prototypes, pairs, 2, axes) float16: noisy and clean tokens.
+        choices: By noise and operator; what ``auto`` goes by.
+        solved: Corrections by prototype and operator, solved when first needed.
+    """
+
+    basis: TokenBasis
+    moments: tuple[Moments, ...]
+    pairs: Tensor
+    choices: dict[str, dict[str, Choice]]
+    solved: dict[tuple[int, str], Affine] = field(
+        default_factory=dict[tuple[int, str], Affine], compare=False
+    )
+
+    def best(self, noise: str) -> str:
+        """The operator that leaves least of a noise."""
+        found = self.choices[noise]
+        return min(found, key=lambda name: found[name].error)
+
+    def strength(self, noise: str, operator: str) -> float:
+        """The strength that suits an operator for a noise; 1 where it was not tried."""
+        choice = self.choices.get(noise, {}).get(operator)
+        return 1.0 if choice is None else choice.strength
+
+
+@dataclass(frozen=True, slots=True)
 class Bank:
     """Prototypes of one encoder.
 
@@ -54,25 +86,17 @@ class Bank:
         encoder: What it was made with; it fits no other.
         layers: Layers of the encoder whose patch tokens perception reads.
         perception: Which noise an image has.
-        basis: Axes of the tokens.
-        moments: Of each prototype, in the order of ``perception.prototypes``.
-        pairs: (prototypes, pairs, 2, axes) float16: noisy and clean tokens.
-        choices: By noise and operator; what ``auto`` goes by.
+        patches: What is known of the patch tokens.
+        classes: What is known of the class tokens; None where the encoder has none.
         facts: How it was made: images, seed, size, severities, the confusion on held-out images.
-        solved: Corrections by prototype and operator, solved when first needed.
     """
 
     encoder: EncoderInfo
     layers: tuple[int, ...]
     perception: Perception
-    basis: TokenBasis
-    moments: tuple[Moments, ...]
-    pairs: Tensor
-    choices: dict[str, dict[str, Choice]]
+    patches: Part
+    classes: Part | None
     facts: dict[str, Any]
-    solved: dict[tuple[int, str], Affine] = field(
-        default_factory=dict[tuple[int, str], Affine], compare=False
-    )
 
     @property
     def prototypes(self) -> tuple[Prototype, ...]:
@@ -88,11 +112,6 @@ class Bank:
         """The index of the clean prototype of the same group."""
         group = self.prototypes[prototype].group
         return next(i for i, item in enumerate(self.prototypes) if item.group == group and item.severity == 0)
-
-    def strength(self, noise: str, operator: str) -> float:
-        """The strength that suits an operator for a noise; 1 where it was not tried."""
-        choice = self.choices.get(noise, {}).get(operator)
-        return 1.0 if choice is None else choice.strength
 
 
 def check_encoder(bank: Bank, encoder: EncoderInfo, where: str) -> None:
@@ -120,22 +139,15 @@ def save_bank(bank: Bank, folder: Path) -> None:
     Raises:
         ConfigError: the folder cannot be written.
     """
-    import torch
     from safetensors.torch import save
 
     seen = bank.perception
     arrays: dict[str, Tensor] = {
         "patch_basis.mean": seen.basis.mean,
         "patch_basis.axes": seen.basis.axes,
-        "token_basis.mean": bank.basis.mean,
-        "token_basis.axes": bank.basis.axes,
-        "pairs": bank.pairs,
-        "moments.count": torch.tensor([item.count for item in bank.moments], dtype=torch.float64),
     }
-    for name in ("f", "d", "ff", "fd", "dd"):
-        # Per token, so that float32 holds them whatever the number of tokens.
-        means = [getattr(item, name) / max(item.count, 1.0) for item in bank.moments]
-        arrays[f"moments.{name}"] = torch.stack(means).float()
+    for name, part in _parts(bank):
+        arrays |= _part_arrays(name, part)
     for name, (members, own) in seen.families.items():
         arrays |= _discriminant_arrays(f"family.{name}", own)
         arrays[f"family.{name}.members"] = members
@@ -150,8 +162,11 @@ def save_bank(bank: Bank, folder: Path) -> None:
         "lean": seen.lean.tolist(),
         "far": seen.far,
         "choices": {
-            noise: {name: asdict(choice) for name, choice in found.items()}
-            for noise, found in bank.choices.items()
+            name: {
+                noise: {operator: asdict(choice) for operator, choice in found.items()}
+                for noise, found in part.choices.items()
+            }
+            for name, part in _parts(bank)
         },
         "facts": bank.facts,
     }
@@ -172,7 +187,6 @@ def load_bank(folder: Path) -> Bank:
     Raises:
         ConfigError: there is none, it is damaged, of another version, or holds values that are not finite.
     """
-    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -194,22 +208,17 @@ def load_bank(folder: Path) -> Bank:
             raise ConfigError(f"{folder}: the bank holds values that are not finite; build it again")
         bank = _assemble(facts, arrays)
         count = len(bank.prototypes)
-        if len(bank.moments) != count or len(bank.pairs) != count or count < 2:
-            raise ValueError("its parts do not fit together")
+        for _, part in _parts(bank):
+            if len(part.moments) != count or len(part.pairs) != count or count < 2:
+                raise ValueError("its parts do not fit together")
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ConfigError(f"{folder}: the bank is damaged ({error}); build it again") from error
-    assert bank.basis.axes.dtype == torch.float32  # as it is written
     return bank
 
 
 def _assemble(facts: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> Bank:
     import torch
 
-    counts: list[float] = arrays["moments.count"].tolist()
-    sums = [
-        [arrays[f"moments.{name}"][i].double() * max(count, 1.0) for name in ("f", "d", "ff", "fd", "dd")]
-        for i, count in enumerate(counts)
-    ]
     perception = Perception(
         PatchBasis(arrays["patch_basis.mean"], arrays["patch_basis.axes"]),
         tuple(Prototype(**item) for item in facts["prototypes"]),
@@ -226,14 +235,47 @@ def _assemble(facts: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> Bank:
         EncoderInfo(**facts["encoder"]),
         tuple(facts["layers"]),
         perception,
-        TokenBasis(arrays["token_basis.mean"], arrays["token_basis.axes"]),
-        tuple(Moments(count, *found) for count, found in zip(counts, sums, strict=True)),
-        arrays["pairs"],
-        {
-            noise: {name: Choice(**choice) for name, choice in found.items()}
-            for noise, found in facts["choices"].items()
-        },
+        _part("patches", facts, arrays),
+        _part("classes", facts, arrays) if "classes" in facts["choices"] else None,
         facts["facts"],
+    )
+
+
+def _parts(bank: Bank) -> list[tuple[str, Part]]:
+    parts = [("patches", bank.patches)]
+    return parts if bank.classes is None else [*parts, ("classes", bank.classes)]
+
+
+def _part_arrays(name: str, part: Part) -> dict[str, Tensor]:
+    import torch
+
+    arrays = {
+        f"{name}.basis.mean": part.basis.mean,
+        f"{name}.basis.axes": part.basis.axes,
+        f"{name}.pairs": part.pairs,
+        f"{name}.moments.count": torch.tensor([item.count for item in part.moments], dtype=torch.float64),
+    }
+    for field_name in _SUMS:
+        # Per token, so that float32 holds them whatever the number of tokens.
+        means = [getattr(item, field_name) / max(item.count, 1.0) for item in part.moments]
+        arrays[f"{name}.moments.{field_name}"] = torch.stack(means).float()
+    return arrays
+
+
+def _part(name: str, facts: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> Part:
+    counts: list[float] = arrays[f"{name}.moments.count"].tolist()
+    sums = [
+        [arrays[f"{name}.moments.{field_name}"][i].double() * max(count, 1.0) for field_name in _SUMS]
+        for i, count in enumerate(counts)
+    ]
+    return Part(
+        TokenBasis(arrays[f"{name}.basis.mean"], arrays[f"{name}.basis.axes"]),
+        tuple(Moments(count, *found) for count, found in zip(counts, sums, strict=True)),
+        arrays[f"{name}.pairs"],
+        {
+            noise: {operator: Choice(**choice) for operator, choice in found.items()}
+            for noise, found in facts["choices"][name].items()
+        },
     )
 
 

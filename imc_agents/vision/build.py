@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from imc_agents.errors import DataError
 from imc_agents.noise.registry import SEVERITIES, NoiseSpec
-from imc_agents.vision.bank import Bank
-from imc_agents.vision.encoders.protocol import PATCHES, Encoded, Encoder
+from imc_agents.vision.bank import Bank, Part
+from imc_agents.vision.encoders.protocol import PATCHES, Encoded, Encoder, Packed
 from imc_agents.vision.gathering import Gathering
 from imc_agents.vision.grouping import Groups, find_groups
 from imc_agents.vision.held_out import choose_operators
@@ -27,7 +27,7 @@ from imc_agents.vision.statistics import PatchBasis, fit_patch_basis, patch_stat
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Sample", "at_encoder_size", "build_bank", "encodings"]
+__all__ = ["Sample", "at_encoder_size", "build_bank", "encodings", "split_parts"]
 
 _PATCH_IMAGES = 64
 _TOKEN_IMAGES = 16
@@ -110,27 +110,34 @@ def build_bank(
             f"{len(samples)} images are too few for a bank; give at least {_FEWEST}, better 200 or more"
         )
     classes = _classes(noises)
-    basis, tokens, grouping = _look(encoder, samples, classes, seed, groups, batch, advance)
+    basis, bases, grouping = _look(encoder, samples, classes, seed, groups, batch, advance)
     prototypes = [
         Prototype(group, item.noise, item.variant, item.severity, item.family)
         for group in range(grouping.count)
         for item in classes
     ]
-    gathering = Gathering.empty(len(classes), grouping, tokens.axes.shape[1])
-    clean = torch.empty(0)
+    gatherings = [Gathering.empty(len(classes), grouping, found.axes.shape[1]) for found in bases]
+    statistics: list[Tensor] = []
+    index: list[int] = []
+    images: list[int] = []
+    clean: list[Tensor] = []
     for first, position, encoded in _encoded(encoder, samples, classes, seed, batch):
-        noisy = tokens.project(_finite(encoded).tokens.rows)
+        parts = split_parts(_finite(encoded).tokens, encoder.info.prefix_tokens)
+        noisy = [found.project(part.rows) for found, part in zip(bases, parts, strict=True)]
         if position == 0:
             clean = noisy
-        gathering.statistics.append(patch_statistics(encoded.layers[PATCHES], basis))
-        gathering.add(position, first, encoded.tokens.counts, noisy, clean)
-        advance(len(encoded.tokens.counts))
-    index = torch.tensor(gathering.prototypes)
+        means = torch.stack([rows.mean(0) for rows in noisy[0].split(list(parts[0].counts))])
+        for gathering, part, was, now in zip(gatherings, parts, clean, noisy, strict=True):
+            gathering.add(position, first, part.counts, now, means, was)
+        of_batch = torch.arange(first, first + len(means))
+        statistics.append(patch_statistics(encoded.layers[PATCHES], basis))
+        index += (grouping.members[of_batch] * len(classes) + position).tolist()
+        images += of_batch.tolist()
+        advance(len(means))
     perception, findings = fit_perception(
-        basis, prototypes, torch.cat(gathering.statistics), index, torch.tensor(gathering.images)
+        basis, prototypes, torch.cat(statistics), torch.tensor(index), torch.tensor(images)
     )
-    pairs = gathering.pairs()
-    choices = choose_operators(prototypes, gathering.fitted, gathering.held, pairs, gathering.held_pairs())
+    made = [_part(found, gathering, prototypes) for found, gathering in zip(bases, gatherings, strict=True)]
     facts = {
         "images": len(samples),
         "groups": list(grouping.sizes),
@@ -139,9 +146,28 @@ def build_bank(
         "image_size": encoder.info.image_size,
         "noises": [spec.name for spec in noises],
         "severities": list(SEVERITIES),
-        "held_out": _held_out_facts([prototypes[i] for i in index.tolist()], findings),
+        "held_out": _held_out_facts([prototypes[i] for i in index], findings),
     }
-    return Bank(encoder.info, (PATCHES,), perception, tokens, gathering.moments(), pairs, choices, facts)
+    return Bank(encoder.info, (PATCHES,), perception, made[0], made[1] if len(made) > 1 else None, facts)
+
+
+def split_parts(tokens: Packed, prefix: int) -> list[Packed]:
+    """The patches, and the class tokens where each image has some at the beginning."""
+    import torch
+
+    if not prefix:
+        return [tokens]
+    rows = tokens.split()
+    return [
+        Packed(torch.cat([part[prefix:] for part in rows]), tuple(count - prefix for count in tokens.counts)),
+        Packed(torch.cat([part[:prefix] for part in rows]), (prefix,) * len(rows)),
+    ]
+
+
+def _part(basis: TokenBasis, gathering: Gathering, prototypes: Sequence[Prototype]) -> Part:
+    pairs = gathering.pairs()
+    choices = choose_operators(prototypes, gathering.fitted, gathering.held, pairs, gathering.held_pairs())
+    return Part(basis, gathering.moments(), pairs, choices)
 
 
 def _classes(noises: Sequence[NoiseSpec]) -> list[_Class]:
@@ -163,7 +189,7 @@ def _look(
     groups: int,
     batch: int,
     advance: Callable[[int], None],
-) -> tuple[PatchBasis, TokenBasis, Groups]:
+) -> tuple[PatchBasis, list[TokenBasis], Groups]:
     """A first pass over the clean images, and over a few noisy ones: axes of patches and tokens, and groups."""
     import torch
 
@@ -177,15 +203,18 @@ def _look(
         products += (patches.T @ patches).double()
     basis = fit_patch_basis(count, total, products)
     kinds: list[Tensor] = []
-    rows: list[Tensor] = []
+    prefix = encoder.info.prefix_tokens
+    rows: list[list[Tensor]] = [[] for _ in range(2 if prefix else 1)]
     for _, _, encoded in _encoded(encoder, samples, classes[:1], seed, batch):
         kinds.append(sharpness(patch_statistics(_finite(encoded).layers[PATCHES], basis), basis))
-        rows.append(_thinned(encoded.tokens.rows, len(samples), batch))
+        for kept, part in zip(rows, split_parts(encoded.tokens, prefix), strict=True):
+            kept.append(_thinned(part.rows, len(samples), batch))
         advance(len(encoded.tokens.counts))
     few = [item for item in classes if item.severity in (3, 5)]
     for _, _, encoded in _encoded(encoder, _spread(samples, _TOKEN_IMAGES), few, seed, batch):
-        rows.append(_finite(encoded).tokens.rows.float())
-    return basis, fit_token_basis(torch.cat(rows)), find_groups(torch.cat(kinds), groups)
+        for kept, part in zip(rows, split_parts(_finite(encoded).tokens, prefix), strict=True):
+            kept.append(part.rows.float())
+    return basis, [fit_token_basis(torch.cat(kept)) for kept in rows], find_groups(torch.cat(kinds), groups)
 
 
 def _spread(samples: Sequence[Sample], count: int) -> Sequence[Sample]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from imc_agents.errors import DataError
-from imc_agents.vision.bank import Bank
+from imc_agents.vision.bank import Bank, Part
 from imc_agents.vision.encoders.protocol import PATCHES, Encoded, Packed
 from imc_agents.vision.operators import AUTO, IDENTITY, Affine, get_operator
 from imc_agents.vision.perception import CLEAN, Finding
@@ -101,36 +101,36 @@ def correct(
     if operator not in (AUTO, IDENTITY):
         get_operator(operator)
     treated = [i for i, finding in enumerate(findings) if operator != IDENTITY and _certain(finding)]
-    untouched = [Treatment(finding, IDENTITY, 0.0, 0.0) for finding in findings]
+    done = [Treatment(finding, IDENTITY, 0.0, 0.0) for finding in findings]
     if not treated:
-        return Calibration(tokens, tuple(untouched))
+        return Calibration(tokens, tuple(done))
     rows = list(tokens.split())
-    chosen = {i: _choose(bank, findings[i].noise) if operator == AUTO else operator for i in treated}
-    done: list[Treatment] = untouched
-    # Images with equally many tokens and the same kind of operator are corrected together.
-    for batch in _batches(treated, tokens.counts, chosen):
+    first = bank.encoder.prefix_tokens
+    # Images with equally many tokens are corrected together.
+    for batch in _batches(treated, tokens.counts):
+        kept = [findings[i] for i in batch]
         noisy = torch.stack([rows[i] for i in batch])
-        projected = bank.basis.project(noisy)
-        if get_operator(chosen[batch[0]]).neighbours:
-            change = torch.stack(
-                [_by_neighbours(bank, findings[i], y) for i, y in zip(batch, projected, strict=True)]
-            )
-        else:
-            maps = [_mixture(bank, findings[i], chosen[i]) for i in batch]
-            weight = torch.stack([item.weight for item in maps])
-            bias = torch.stack([item.bias for item in maps])
-            axes = projected.shape[2]
-            of_image = projected.mean(1, keepdim=True) @ weight[:, axes:]
-            change = projected @ weight[:, :axes] + of_image + bias[:, None]
-        gates = [1 - findings[i].probabilities.get(CLEAN, 0.0) for i in batch]
-        change = change * (strength * torch.tensor(gates))[:, None, None]
+        gates = strength * torch.tensor([1 - finding.probabilities.get(CLEAN, 0.0) for finding in kept])
+        patches = bank.patches.basis.project(noisy[:, first:])
+        means = patches.mean(1, keepdim=True)
+        change = gates[:, None, None] * _change(bank, bank.patches, kept, operator, patches, means)
         # Back in the encoder's width; what lies outside the axes stays as it was.
-        corrected = (noisy.float() + change @ bank.basis.axes.T).to(noisy.dtype)
-        spread = (projected - projected.mean(1, keepdim=True)).square().sum((1, 2)).sqrt().clamp_min(1e-9)
+        corrected = (noisy[:, first:].float() + change @ bank.patches.basis.axes.T).to(noisy.dtype)
+        if first and bank.classes is not None:
+            heads = bank.classes.basis.project(noisy[:, :first])
+            moved = gates[:, None, None] * _change(bank, bank.classes, kept, operator, heads, means)
+            changed = (noisy[:, :first].float() + moved @ bank.classes.basis.axes.T).to(noisy.dtype)
+            corrected = torch.cat([changed, corrected], 1)
+        elif first:
+            corrected = torch.cat([noisy[:, :first], corrected], 1)
+        spread = (patches - means).square().sum((1, 2)).sqrt().clamp_min(1e-9)
         lengths = (change.square().sum((1, 2)).sqrt() / spread).tolist()
         for position, i in enumerate(batch):
             rows[i] = corrected[position]
-            done[i] = Treatment(findings[i], chosen[i], gates[position], lengths[position])
+            name = bank.patches.best(findings[i].noise) if operator == AUTO else operator
+            done[i] = Treatment(
+                findings[i], name, float(gates[position]) / max(strength, 1e-9), lengths[position]
+            )
     return Calibration(replace(tokens, rows=torch.cat(rows)), tuple(done))
 
 
@@ -138,16 +138,33 @@ def _certain(finding: Finding) -> bool:
     return finding.noisy and finding.probabilities[finding.noise] > _DOUBT
 
 
-def _choose(bank: Bank, noise: str) -> str:
-    found = bank.choices[noise]
-    return min(found, key=lambda name: found[name].error)
-
-
-def _batches(treated: Sequence[int], counts: Sequence[int], chosen: dict[int, str]) -> list[list[int]]:
-    batches: dict[tuple[int, bool], list[int]] = {}
+def _batches(treated: Sequence[int], counts: Sequence[int]) -> list[list[int]]:
+    batches: dict[int, list[int]] = {}
     for i in treated:
-        batches.setdefault((counts[i], get_operator(chosen[i]).neighbours), []).append(i)
+        batches.setdefault(counts[i], []).append(i)
     return list(batches.values())
+
+
+def _change(
+    bank: Bank, part: Part, findings: Sequence[Finding], operator: str, tokens: Tensor, means: Tensor
+) -> Tensor:
+    """The corrections of projected tokens (images, tokens, axes); ``means`` are the mean patches, (images, 1, axes)."""
+    import torch
+
+    names = [part.best(finding.noise) if operator == AUTO else operator for finding in findings]
+    axes = tokens.shape[2]
+    change = torch.empty_like(tokens)
+    linear = [i for i, name in enumerate(names) if not get_operator(name).neighbours]
+    if linear:
+        maps = [_mixture(bank, part, findings[i], names[i]) for i in linear]
+        weight = torch.stack([item.weight for item in maps])
+        bias = torch.stack([item.bias for item in maps])
+        of_image = means[linear] @ weight[:, axes:] + bias[:, None]
+        change[linear] = tokens[linear] @ weight[:, :axes] + of_image
+    for i, name in enumerate(names):
+        if get_operator(name).neighbours:
+            change[i] = _by_neighbours(bank, part, findings[i], name, tokens[i])
+    return change
 
 
 def _shares(bank: Bank, finding: Finding) -> list[tuple[int, float]]:
@@ -157,24 +174,24 @@ def _shares(bank: Bank, finding: Finding) -> list[tuple[int, float]]:
     return [(index, value / total) for index, value in noisy if value > 0.05 * total]
 
 
-def _mixture(bank: Bank, finding: Finding, operator: str) -> Affine:
+def _mixture(bank: Bank, part: Part, finding: Finding, operator: str) -> Affine:
     shares = _shares(bank, finding)
-    maps = [_solved(bank, index, operator) for index, _ in shares]
+    maps = [_solved(bank, part, index, operator) for index, _ in shares]
     weight, bias = shares[0][1] * maps[0].weight, shares[0][1] * maps[0].bias
     for (_, share), item in zip(shares[1:], maps[1:], strict=True):
         weight, bias = weight + share * item.weight, bias + share * item.bias
     return Affine(weight, bias)
 
 
-def _solved(bank: Bank, index: int, name: str) -> Affine:
+def _solved(bank: Bank, part: Part, index: int, name: str) -> Affine:
     """The correction of a prototype at its best strength; solved once."""
-    if (index, name) not in bank.solved:
+    if (index, name) not in part.solved:
         solve = get_operator(name).solve
         assert solve is not None  # the others are applied by neighbours
-        found = solve(bank.moments[index], bank.moments[bank.clean_of(index)])
-        strength = bank.strength(bank.prototypes[index].noise, name)
-        bank.solved[index, name] = Affine(found.weight * strength, found.bias * strength)
-    return bank.solved[index, name]
+        found = solve(part.moments[index], part.moments[bank.clean_of(index)])
+        strength = part.strength(bank.prototypes[index].noise, name)
+        part.solved[index, name] = Affine(found.weight * strength, found.bias * strength)
+    return part.solved[index, name]
 
 
 def nearest_clean(pairs: Tensor, tokens: Tensor) -> Tensor:
@@ -191,8 +208,8 @@ def nearest_clean(pairs: Tensor, tokens: Tensor) -> Tensor:
     return torch.softmax(_SHARPNESS * likeness, 1) @ pairs[:, 1]
 
 
-def _by_neighbours(bank: Bank, finding: Finding, tokens: Tensor) -> Tensor:
+def _by_neighbours(bank: Bank, part: Part, finding: Finding, name: str, tokens: Tensor) -> Tensor:
     import torch
 
-    pairs = torch.cat([bank.pairs[index] for index, _ in _shares(bank, finding)]).float()
-    return bank.strength(finding.noise, "knn") * (nearest_clean(pairs, tokens) - tokens)
+    pairs = torch.cat([part.pairs[index] for index, _ in _shares(bank, finding)]).float()
+    return part.strength(finding.noise, name) * (nearest_clean(pairs, tokens) - tokens)

@@ -1,11 +1,12 @@
-"""The sums over everything that is encoded while a bank is built."""
+"""The sums over the tokens of one part that are encoded while a bank is built."""
 
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
 # (the types that torch ships are partial)
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imc_agents.vision.grouping import Groups
@@ -30,9 +31,6 @@ class Gathering:
         groups: The group of each image.
         fitted: Moments of the images that operators are solved from.
         held: Moments of the images that choose between them.
-        statistics: (images, statistics) of each batch.
-        prototypes: The prototype of each row of ``statistics``.
-        images: The image of each row of ``statistics``.
         fitted_pairs: Some pairs of tokens, (pairs, 2, axes) of each batch.
         kept_pairs: The same of images held out.
     """
@@ -43,9 +41,6 @@ class Gathering:
     held: list[Moments]
     fitted_pairs: list[list[Tensor]]
     kept_pairs: list[list[Tensor]]
-    statistics: list[Tensor] = field(default_factory=list["Tensor"])
-    prototypes: list[int] = field(default_factory=list[int])
-    images: list[int] = field(default_factory=list[int])
 
     @classmethod
     def empty(cls, classes: int, groups: Groups, axes: int) -> Gathering:
@@ -60,7 +55,9 @@ class Gathering:
             [[] for _ in range(count)],
         )
 
-    def add(self, position: int, first: int, counts: tuple[int, ...], noisy: Tensor, clean: Tensor) -> None:
+    def add(
+        self, position: int, first: int, counts: Sequence[int], noisy: Tensor, means: Tensor, clean: Tensor
+    ) -> None:
         """Add one batch of one class.
 
         Args:
@@ -68,13 +65,14 @@ class Gathering:
             first: The first image of the batch.
             counts: Tokens of each image.
             noisy: (sum of counts, axes) float32, projected tokens.
-            clean: The same of the images without noise.
+            means: (images, axes) float32, the mean patch token of each image.
+            clean: The same as ``noisy`` of the images without noise.
         """
         import torch
 
-        means = torch.cat([part.mean(0).expand_as(part) for part in noisy.split(list(counts))])
         images = torch.arange(first, first + len(counts))
-        of_row = torch.repeat_interleave(images, torch.tensor(counts))
+        of_row = torch.repeat_interleave(images, torch.tensor(list(counts)))
+        means = means[of_row - first]
         group = self.groups.members[of_row]
         held = of_row % _HELD_OUT == 0
         for which, size in enumerate(self.groups.sizes):
@@ -90,8 +88,6 @@ class Gathering:
                 of_group = int((self.groups.members[images] == which).sum())
                 few = rows[torch.linspace(0, len(rows) - 1, max(1, quota * of_group // size)).long()]
                 pairs[prototype].append(torch.stack([noisy[few], clean[few]], 1).half())
-        self.prototypes.extend((self.groups.members[images] * self.classes + position).tolist())
-        self.images.extend(images.tolist())
 
     def moments(self) -> tuple[Moments, ...]:
         """Of all images."""

@@ -1,6 +1,6 @@
 """Sums over pairs of a noisy and a clean token, from which every closed-form operator is solved.
 
-Tokens are taken in the principal axes of the encoder's tokens. Beside each token stands the mean token of its image:
+Tokens are taken in the principal axes of the encoder's tokens. Beside each token stands the mean patch of its image:
 what noise does to a token depends on the image that it is in.
 """
 
@@ -49,7 +49,7 @@ def fit_token_basis(tokens: Tensor) -> TokenBasis:
 
 @dataclass(frozen=True, slots=True)
 class Moments:
-    """Sums over tokens; y a noisy token, m the mean token of its image, d the clean token minus y, f = (y, m).
+    """Sums over tokens; y a noisy token, m the mean patch of its image, d the clean token minus y, f = (y, m).
 
     Attributes:
         count: Tokens.
@@ -111,7 +111,7 @@ def moments_of(noisy: Tensor, means: Tensor, clean: Tensor) -> Moments:
 
     Args:
         noisy: (tokens, axes) float32.
-        means: (tokens, axes) float32, the mean noisy token of the image that each token is in.
+        means: (tokens, axes) float32, the mean noisy patch of the image that each token is in.
         clean: (tokens, axes) float32, the same tokens of the clean images.
     """
     import torch

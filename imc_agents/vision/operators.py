@@ -1,6 +1,6 @@
 """The calibration operators: how a noisy token is brought towards what it would be without the noise.
 
-Every operator gives a correction that is added to a token. Notation: y a noisy token, m the mean token of its image,
+Every operator gives a correction that is added to a token. Notation: y a noisy token, m the mean patch of its image,
 0 the clean tokens of the group, k those with the noise; mu, sigma, Sigma their mean, deviation and covariance. All are
 closed-form, in the principal axes of the tokens. Packages add operators under the entry-point group
 ``imc_agents.calibrators``; each entry point loads an ``Operator``.
@@ -30,6 +30,7 @@ AUTO = "auto"
 IDENTITY = "identity"
 
 _RIDGE = 0.03  # of the mean variance
+_PRIOR_TOKENS = 2000  # fewer tokens than this say less than the penalty
 _CORAL_AXES = 64
 _CORAL_SHRINKAGE = 0.01
 _SIGMA_SHRINKAGE = 0.1
@@ -106,7 +107,7 @@ def ridge(noise: Moments, clean: Moments) -> Affine:  # noqa: ARG001
 
 
 def context(noise: Moments, clean: Moments) -> Affine:  # noqa: ARG001
-    """Ridge regression of the correction on the token and the mean token of its image."""
+    """Ridge regression of the correction on the token and the mean patch of its image."""
     return _regression(noise, 2 * noise.axes)
 
 
@@ -128,7 +129,7 @@ def _regression(noise: Moments, inputs: int) -> Affine:
     mean, target = noise.f[:inputs] / noise.count, noise.d / noise.count
     covariance = noise.ff[:inputs, :inputs] / noise.count - torch.outer(mean, mean)
     together = noise.fd[:inputs] / noise.count - torch.outer(mean, target)
-    penalty = _RIDGE * covariance.diagonal()[: noise.axes].mean()
+    penalty = _RIDGE * (1 + _PRIOR_TOKENS / noise.count) * covariance.diagonal()[: noise.axes].mean()
     solved: Tensor = torch.linalg.solve(covariance + penalty * torch.eye(inputs, dtype=mean.dtype), together)
     weight = _zeros(noise)
     weight[:inputs] = solved
@@ -171,7 +172,7 @@ _BUILT_IN = (
     Operator("diagonal", "mu_0 + sigma_0 (y - mu_k) / sigma_k - y", diagonal),
     Operator("coral", "mu_0 + A (y - mu_k) - y, A the transport between the covariances", coral),
     Operator("ridge", "regression of clean on noisy tokens", ridge),
-    Operator("context", "the same on the token and the mean token of its image", context),
+    Operator("context", "the same on the token and the mean patch of its image", context),
     Operator("knn", "mean of the clean tokens whose noisy ones are nearest", None, neighbours=True),
     Operator("project", "-U U' (y - mu_0), U the leading axes of what the noise does", project),
 )

@@ -110,7 +110,7 @@ def _evidence(panel: Any, bank: Bank, treatment: Treatment, statistics: Tensor) 
 
 def _maps(bank: Bank, before: Tensor, after: Tensor, grid: tuple[int, int]) -> tuple[tuple[Any, Any], Any]:
     rows, columns = grid
-    was, now = bank.basis.project(before)[:, :3], bank.basis.project(after)[:, :3]
+    was, now = (bank.patches.basis.project(part)[:, :3] for part in (before, after))
     low, high = was.min(0).values, was.max(0).values
     scaled = [((part - low) / (high - low).clamp_min(1e-6)).clamp(0, 1) for part in (was, now)]
     change = (after.float() - before.float()).square().sum(1).sqrt()

@@ -32,7 +32,7 @@ def bank_report(bank: Bank, folder: Path) -> dict[str, Any]:
         "separation": _separation(bank),
         "operators": {
             noise: {name: round(choice.error, 4) for name, choice in found.items()}
-            for noise, found in bank.choices.items()
+            for noise, found in bank.patches.choices.items()
         },
     }
 
@@ -70,7 +70,7 @@ def bank_tables(bank: Bank, folder: Path) -> Group:
     left.add_column("noise", style="cyan", no_wrap=True)
     for name in operators():
         left.add_column(name, justify="right")
-    for noise, found in bank.choices.items():
+    for noise, found in bank.patches.choices.items():
         best = min(choice.error for choice in found.values())
         left.add_row(
             noise,

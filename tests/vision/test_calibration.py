@@ -142,7 +142,11 @@ def test_a_stored_bank_does_the_same(encoder: Encoder, bank: Bank, unseen: list[
     save_bank(bank, tmp_path / "bank")
     again = load_bank(tmp_path / "bank")
     assert sorted(path.name for path in (tmp_path / "bank").iterdir()) == ["bank.json", "bank.safetensors"]
-    assert (again.facts, again.choices, again.encoder) == (bank.facts, bank.choices, bank.encoder)
+    assert (again.facts, again.patches.choices, again.encoder) == (
+        bank.facts,
+        bank.patches.choices,
+        bank.encoder,
+    )
     for noise in (None, "gaussian", "motion"):
         encoded = encode(encoder, unseen[:8], noise)
         was, now = calibrate(bank, encoded), calibrate(again, encoded)
@@ -160,7 +164,7 @@ def test_the_same_images_and_seed_give_the_same_bank(encoder: Encoder, tmp_path:
     assert sum(told) == 2 * encodings(len(few), NOISES[:1])
     assert (tmp_path / "a" / "bank.json").read_bytes() == (tmp_path / "b" / "bank.json").read_bytes()
     other = build_bank(encoder, few, NOISES[:1], seed=4)
-    assert not torch.equal(other.moments[1].f, load_bank(tmp_path / "a").moments[1].f)
+    assert not torch.equal(other.patches.moments[1].f, load_bank(tmp_path / "a").patches.moments[1].f)
 
 
 def test_features_that_are_not_finite_are_refused(encoder: Encoder, bank: Bank, unseen: list[Any]) -> None:

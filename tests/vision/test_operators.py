@@ -96,3 +96,14 @@ def test_knn_finds_the_clean_token_of_the_nearest_noisy_one() -> None:
 def test_an_unknown_operator_is_named() -> None:
     with pytest.raises(UsageError, match="did you mean 'shift'"):
         get_operator("shfit")
+
+
+def test_few_tokens_are_trusted_less() -> None:
+    clean = tokens()
+    noisy = 0.3 * clean + torch.randn(clean.shape, generator=torch.Generator().manual_seed(5))
+    solve = get_operator("ridge").solve
+    assert solve is not None
+    few, many = (
+        solve(moments(noisy[:n], clean[:n]), moments(clean[:n], clean[:n])).weight for n in (100, 4000)
+    )
+    assert few.norm() < many.norm()
