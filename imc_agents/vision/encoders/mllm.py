@@ -7,7 +7,7 @@ import json
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from imc_agents.errors import ConfigError, nearest
 from imc_agents.vision.encoders.partial import (
@@ -17,7 +17,15 @@ from imc_agents.vision.encoders.partial import (
     read_tensors,
     tensor_digest,
 )
-from imc_agents.vision.encoders.protocol import PATCHES, Encoded, EncoderInfo, Packed
+from imc_agents.vision.encoders.protocol import (
+    DTYPES,
+    PATCHES,
+    Encoded,
+    EncoderInfo,
+    Packed,
+    check_layers,
+    on_cpu,
+)
 from imc_agents.vision.encoders.towers import FAMILIES, Plan
 
 if TYPE_CHECKING:
@@ -80,17 +88,13 @@ class MllmEncoder:
         """
         import torch
 
-        wrong = [layer for layer in layers if not PATCHES <= layer <= self.info.depth]
-        if wrong:
-            raise ConfigError(
-                f"{self.info.spec} has the layers 0 to {self.info.depth}; there is no layer {wrong[0]}"
-            )
+        check_layers(self.info, layers)
         with torch.inference_mode():
             moved = {key: value.to(self.device, non_blocking=True) for key, value in inputs.items()}
             with _states(self.tower, self.plan, {*layers, *self.plan.states}) as states:
                 outcome = self.plan.run(self.tower, self.projector, moved, states)
             found = {layer: self.plan.pack(self._patches(layer, states[layer]), moved) for layer in layers}
-        return Encoded(outcome.tokens, found, outcome.grids)
+        return on_cpu(outcome.tokens, found, outcome.grids)
 
     def _patches(self, layer: int, state: Tensor) -> Tensor:
         """The hidden states of a layer without class tokens."""
@@ -123,9 +127,7 @@ class MllmEncoder:
         return inputs.get("image_grid_thw")
 
 
-def load(
-    checkpoint: str, *, device: str = "cpu", dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-) -> MllmEncoder:
+def load(checkpoint: str, *, device: str = "cpu", dtype: str = "auto") -> MllmEncoder:
     """Load the vision encoder of a multimodal model; of its language model nothing is read.
 
     Args:
@@ -223,8 +225,8 @@ def _dtype(config: Any, asked: str, tensors: Mapping[str, Tensor]) -> Any:
     import torch
 
     if asked != "auto":
-        if asked not in {"float32", "bfloat16"}:
-            raise ConfigError(f"dtype {asked!r} is not known; take auto, float32 or bfloat16")
+        if asked not in DTYPES:
+            raise ConfigError(f"dtype {asked!r} is not known; take one of {', '.join(DTYPES)}")
         return getattr(torch, asked)
     named: Any = config.dtype
     if isinstance(named, str):

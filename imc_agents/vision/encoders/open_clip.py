@@ -16,11 +16,11 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from imc_agents.errors import BackendUnreachableError, ConfigError, nearest
 from imc_agents.vision.encoders.partial import tensor_digest
-from imc_agents.vision.encoders.protocol import PATCHES, Encoded, EncoderInfo, Packed
+from imc_agents.vision.encoders.protocol import PATCHES, Encoded, EncoderInfo, Packed, check_layers, on_cpu
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -71,11 +71,7 @@ class OpenClipEncoder:
         """
         import torch
 
-        wrong = [layer for layer in layers if not PATCHES <= layer <= self.info.depth]
-        if wrong:
-            raise ConfigError(
-                f"{self.info.spec} has the layers 0 to {self.info.depth}; there is no layer {wrong[0]}"
-            )
+        check_layers(self.info, layers)
         with torch.inference_mode(), _states(self.model.visual, {*layers, self.info.depth}) as states:
             pixels = inputs.to(self.device, getattr(torch, self.info.dtype))
             self.model.visual(pixels)
@@ -85,7 +81,7 @@ class OpenClipEncoder:
             for layer in layers
         }
         side = int((tokens.shape[1] - self.info.prefix_tokens) ** 0.5)
-        return Encoded(_packed(tokens), found, ((side, side),) * len(tokens))
+        return on_cpu(_packed(tokens), found, ((side, side),) * len(tokens))
 
     def pool(self, tokens: Packed) -> Tensor:
         """The model's own embedding of (calibrated) tokens: norm, pooling, projection.
@@ -116,9 +112,7 @@ class OpenClipEncoder:
         return encoded.float().cpu()
 
 
-def load(
-    spec: str, *, device: str = "cpu", dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-) -> OpenClipEncoder:
+def load(spec: str, *, device: str = "cpu", dtype: str = "auto") -> OpenClipEncoder:
     """Load a CLIP model.
 
     Args:
@@ -137,7 +131,7 @@ def load(
     model, transform, tokenizer = _created(spec, name, pretrained)
     visual = model.visual
     blocks, patches = _parts(visual, spec)
-    kind = torch.bfloat16 if dtype == "bfloat16" else torch.float32
+    kind: Any = torch.float32 if dtype == "auto" else getattr(torch, dtype)
     model = model.to(device=device, dtype=kind).eval().requires_grad_(False)
     size = visual.image_size
     shortest = min(size) if isinstance(size, tuple) else size

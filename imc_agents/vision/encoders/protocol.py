@@ -6,14 +6,19 @@ tokens as its size asks for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from imc_agents.errors import ConfigError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["PATCHES", "Encoded", "Encoder", "EncoderInfo", "Packed"]
+__all__ = ["DTYPES", "PATCHES", "Encoded", "Encoder", "EncoderInfo", "Packed", "check_layers", "on_cpu"]
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+"""What an encoder can be loaded in; ``auto`` is the dtype of its checkpoint."""
 
 PATCHES = -1
 """The layer of the patch embedding, before positions are added: linear in the pixels, so it sees noise best."""
@@ -30,6 +35,13 @@ class Packed:
 
     rows: Tensor
     counts: tuple[int, ...]
+
+    @property
+    def finite(self) -> bool:
+        """Whether no value is NaN or infinite; by the sum, which is far quicker than looking at each."""
+        import torch
+
+        return bool(self.rows.sum(dtype=torch.float32).isfinite())
 
     def split(self) -> tuple[Tensor, ...]:
         """The rows of each image, (count, width) each."""
@@ -80,11 +92,33 @@ class Encoded:
         layers: Patch tokens behind the chosen blocks (``PATCHES``: the patch embedding, 0: before the first block),
             width ``EncoderInfo.layer_width``. Without class tokens; their order within an image is the encoder's.
         grids: (rows, columns) in which the patches among ``tokens`` of each image lie.
+
+    Everything is on the CPU, wherever the encoder runs: banks are there, and so is what reads the tokens.
     """
 
     tokens: Packed
     layers: dict[int, Packed]
     grids: tuple[tuple[int, int], ...]
+
+
+def check_layers(info: EncoderInfo, layers: Iterable[int]) -> None:
+    """Check that an encoder has these layers.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    wrong = [layer for layer in layers if not PATCHES <= layer <= info.depth]
+    if wrong:
+        raise ConfigError(f"{info.spec} has the layers 0 to {info.depth}; there is no layer {wrong[0]}")
+
+
+def on_cpu(tokens: Packed, layers: Mapping[int, Packed], grids: tuple[tuple[int, int], ...]) -> Encoded:
+    """What an encoder gives, brought to the CPU."""
+    return Encoded(
+        replace(tokens, rows=tokens.rows.cpu()),
+        {layer: replace(found, rows=found.rows.cpu()) for layer, found in layers.items()},
+        grids,
+    )
 
 
 @runtime_checkable

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from imc_agents.errors import ConfigError
 from imc_agents.openmp import wait_passively
-from imc_agents.vision.encoders.protocol import Encoder
+from imc_agents.vision.encoders.protocol import DTYPES, Encoder
 
 __all__ = ["load_encoder"]
-
-_DTYPES = ("auto", "float32", "bfloat16")
 
 
 def load_encoder(spec: str, *, device: str = "cpu", dtype: str = "auto") -> Encoder:
@@ -18,15 +16,15 @@ def load_encoder(spec: str, *, device: str = "cpu", dtype: str = "auto") -> Enco
         spec: ``mllm:CHECKPOINT`` for the vision tower and projector of a multimodal model, or
             ``open_clip:NAME[:PRETRAINED or PATH]`` for a CLIP model.
         device: Where it runs.
-        dtype: ``float32``, ``bfloat16``, or ``auto`` for that of the checkpoint.
+        dtype: ``float32``, ``bfloat16``, ``float16``, or ``auto`` for that of the checkpoint.
 
     Raises:
         ConfigError: no such encoder, or it cannot be used.
         BackendUnreachableError: a hub does not give it, or there is no such device.
     """
     kind, colon, name = spec.partition(":")
-    if dtype not in _DTYPES:
-        raise ConfigError(f"dtype {dtype!r} is not known; take one of {', '.join(_DTYPES)}")
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype {dtype!r} is not known; take one of {', '.join(DTYPES)}")
     if not colon or not name or kind not in ("mllm", "open_clip"):
         raise ConfigError(
             f"encoder {spec!r}: write it as mllm:CHECKPOINT or open_clip:NAME[:PRETRAINED or PATH]"
