@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imc_agents.errors import ConfigError
-from imc_agents.vision.discriminant import Discriminant
+from imc_agents.vision.discriminant import Discriminant, Linear
 from imc_agents.vision.encoders.protocol import EncoderInfo
 from imc_agents.vision.moments import Moments, TokenBasis
 from imc_agents.vision.operators import Affine
-from imc_agents.vision.perception import Perception, Prototype
+from imc_agents.vision.perception import Perception, Prototype, Subset
 from imc_agents.vision.statistics import PatchBasis
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Bank", "Choice", "Part", "check_encoder", "load_bank", "save_bank", "without"]
 
-_VERSION = 1
+_VERSION = 2
 _ARRAYS = "bank.safetensors"
 _FACTS = "bank.json"
 _SUMS = ("f", "d", "ff", "fd", "dd")
@@ -148,16 +148,16 @@ def save_bank(bank: Bank, folder: Path) -> None:
     }
     for name, part in _parts(bank):
         arrays |= _part_arrays(name, part)
-    for name, (members, own) in seen.families.items():
-        arrays |= _discriminant_arrays(f"family.{name}", own)
-        arrays[f"family.{name}.members"] = members
-    arrays |= _discriminant_arrays("overall", seen.overall)
+    for name, linear in (("overall", seen.overall.linear), *((item.name, item.own) for item in seen.subsets)):
+        arrays |= {f"{name}.weights": linear.weights, f"{name}.offsets": linear.offsets}
+    arrays |= {f"{item.name}.members": item.members for item in seen.subsets}
+    arrays |= {"overall.whitener": seen.overall.whitener, "overall.means": seen.overall.means}
     facts = {
         "version": _VERSION,
         "encoder": asdict(bank.encoder),
         "layers": list(bank.layers),
         "prototypes": [asdict(item) for item in bank.prototypes],
-        "families": list(seen.families),
+        "subsets": [item.name for item in seen.subsets],
         "temperature": seen.temperature,
         "lean": seen.lean.tolist(),
         "far": seen.far,
@@ -222,11 +222,8 @@ def _assemble(facts: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> Bank:
     perception = Perception(
         PatchBasis(arrays["patch_basis.mean"], arrays["patch_basis.axes"]),
         tuple(Prototype(**item) for item in facts["prototypes"]),
-        _discriminant("overall", arrays),
-        {
-            name: (arrays[f"family.{name}.members"], _discriminant(f"family.{name}", arrays))
-            for name in facts["families"]
-        },
+        Discriminant(_linear("overall", arrays), arrays["overall.whitener"], arrays["overall.means"]),
+        tuple(Subset(name, arrays[f"{name}.members"], _linear(name, arrays)) for name in facts["subsets"]),
         facts["temperature"],
         torch.tensor(facts["lean"], dtype=torch.float64),
         facts["far"],
@@ -285,24 +282,14 @@ def without(bank: Bank, noises: Sequence[str]) -> Bank:
 
     gone = torch.tensor([item.noise in noises for item in bank.prototypes])
     seen = bank.perception
-    offsets = seen.overall.offsets.masked_fill(gone, -torch.inf)
-    families = {
-        name: (members, replace(own, offsets=own.offsets.masked_fill(gone[members], -torch.inf)))
-        for name, (members, own) in seen.families.items()
-        if not bool(gone[members].all())
-    }
-    perception = replace(seen, overall=replace(seen.overall, offsets=offsets), families=families)
-    return replace(bank, perception=perception)
+    subsets = tuple(
+        replace(item, own=item.own.without(gone[item.members]))
+        for item in seen.subsets
+        if not bool(gone[item.members].all())
+    )
+    overall = replace(seen.overall, linear=seen.overall.linear.without(gone))
+    return replace(bank, perception=replace(seen, overall=overall, subsets=subsets))
 
 
-def _discriminant_arrays(name: str, found: Discriminant) -> dict[str, Tensor]:
-    return {
-        f"{name}.weights": found.weights,
-        f"{name}.offsets": found.offsets,
-        f"{name}.whitener": found.whitener,
-        f"{name}.means": found.means,
-    }
-
-
-def _discriminant(name: str, arrays: Mapping[str, Tensor]) -> Discriminant:
-    return Discriminant(*(arrays[f"{name}.{part}"] for part in ("weights", "offsets", "whitener", "means")))
+def _linear(name: str, arrays: Mapping[str, Tensor]) -> Linear:
+    return Linear(arrays[f"{name}.weights"], arrays[f"{name}.offsets"])

@@ -76,7 +76,10 @@ def at_encoder_size(image: Any, size: int) -> Any:
 
 def encodings(images: int, noises: Sequence[NoiseSpec]) -> int:
     """How many images are encoded to build a bank; for the progress bar."""
-    return images * (2 + len(_classes(noises)) - 1)
+    classes = _classes(noises)
+    looked = len(range(0, images, _step(images, _PATCH_IMAGES)))
+    compared = len(range(0, images, _step(images, _TOKEN_IMAGES))) * len(_few(classes))
+    return looked + images + compared + images * len(classes)
 
 
 def build_bank(
@@ -201,6 +204,7 @@ def _look(
         count += len(patches)
         total += patches.sum(0).double()
         products += (patches.T @ patches).double()
+        advance(len(encoded.tokens.counts))
     basis = fit_patch_basis(count, total, products)
     kinds: list[Tensor] = []
     prefix = encoder.info.prefix_tokens
@@ -210,16 +214,25 @@ def _look(
         for kept, part in zip(rows, split_parts(encoded.tokens, prefix), strict=True):
             kept.append(_thinned(part.rows, len(samples), batch))
         advance(len(encoded.tokens.counts))
-    few = [item for item in classes if item.severity in (3, 5)]
-    for _, _, encoded in _encoded(encoder, _spread(samples, _TOKEN_IMAGES), few, seed, batch):
+    for _, _, encoded in _encoded(encoder, _spread(samples, _TOKEN_IMAGES), _few(classes), seed, batch):
         for kept, part in zip(rows, split_parts(_finite(encoded).tokens, prefix), strict=True):
             kept.append(part.rows.float())
+        advance(len(encoded.tokens.counts))
     return basis, [fit_token_basis(torch.cat(kept)) for kept in rows], find_groups(torch.cat(kinds), groups)
 
 
 def _spread(samples: Sequence[Sample], count: int) -> Sequence[Sample]:
     """About ``count`` samples, evenly spread."""
-    return samples[:: max(1, len(samples) // count)]
+    return samples[:: _step(len(samples), count)]
+
+
+def _step(images: int, count: int) -> int:
+    return max(1, images // count)
+
+
+def _few(classes: Sequence[_Class]) -> list[_Class]:
+    """The noises that show in which directions tokens are moved."""
+    return [item for item in classes if item.severity in (3, 5)]
 
 
 def _thinned(rows: Tensor, images: int, batch: int) -> Tensor:
@@ -232,7 +245,7 @@ def _thinned(rows: Tensor, images: int, batch: int) -> Tensor:
 
 
 def _finite(encoded: Encoded) -> Encoded:
-    if not bool(encoded.tokens.rows.isfinite().all() & encoded.layers[PATCHES].rows.isfinite().all()):
+    if not encoded.tokens.finite or not encoded.layers[PATCHES].finite:
         raise DataError("the vision encoder gave features that are not finite; check its weights")
     return encoded
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from imc_agents.errors import DataError
@@ -61,7 +62,7 @@ def perceive(bank: Bank, encoded: Encoded) -> list[Finding]:
         DataError: the encoder gave values that are not finite.
     """
     patches = encoded.layers[PATCHES]
-    if not bool(patches.rows.isfinite().all()) or not bool(encoded.tokens.rows.isfinite().all()):
+    if not patches.finite or not encoded.tokens.finite:
         raise DataError(
             "the vision encoder gave features that are not finite; check the image and the weights"
         )
@@ -104,34 +105,30 @@ def correct(
     done = [Treatment(finding, IDENTITY, 0.0, 0.0) for finding in findings]
     if not treated:
         return Calibration(tokens, tuple(done))
-    rows = list(tokens.split())
+    result = tokens.rows.clone()
     first = bank.encoder.prefix_tokens
+    starts = [0, *accumulate(tokens.counts)]
     # Images with equally many tokens are corrected together.
     for batch in _batches(treated, tokens.counts):
         kept = [findings[i] for i in batch]
-        noisy = torch.stack([rows[i] for i in batch])
-        gates = strength * torch.tensor([1 - finding.probabilities.get(CLEAN, 0.0) for finding in kept])
-        patches = bank.patches.basis.project(noisy[:, first:])
+        at = torch.tensor([starts[i] for i in batch])[:, None] + torch.arange(tokens.counts[batch[0]])
+        gates = torch.tensor([1 - finding.probabilities.get(CLEAN, 0.0) for finding in kept])
+        noisy = tokens.rows[at[:, first:]]
+        patches = bank.patches.basis.project(noisy)
         means = patches.mean(1, keepdim=True)
-        change = gates[:, None, None] * _change(bank, bank.patches, kept, operator, patches, means)
-        # Back in the encoder's width; what lies outside the axes stays as it was.
-        corrected = (noisy[:, first:].float() + change @ bank.patches.basis.axes.T).to(noisy.dtype)
+        factor = strength * gates[:, None, None]
+        change = factor * _change(bank, bank.patches, kept, operator, patches, means)
+        result[at[:, first:]] = bank.patches.basis.moved(noisy, change)
         if first and bank.classes is not None:
-            heads = bank.classes.basis.project(noisy[:, :first])
-            moved = gates[:, None, None] * _change(bank, bank.classes, kept, operator, heads, means)
-            changed = (noisy[:, :first].float() + moved @ bank.classes.basis.axes.T).to(noisy.dtype)
-            corrected = torch.cat([changed, corrected], 1)
-        elif first:
-            corrected = torch.cat([noisy[:, :first], corrected], 1)
-        spread = (patches - means).square().sum((1, 2)).sqrt().clamp_min(1e-9)
-        lengths = (change.square().sum((1, 2)).sqrt() / spread).tolist()
-        for position, i in enumerate(batch):
-            rows[i] = corrected[position]
+            heads = tokens.rows[at[:, :first]]
+            turned = _change(bank, bank.classes, kept, operator, bank.classes.basis.project(heads), means)
+            result[at[:, :first]] = bank.classes.basis.moved(heads, factor * turned)
+        spread = (patches - means).square().sum((1, 2)).clamp_min(1e-18)
+        lengths = (change.square().sum((1, 2)) / spread).sqrt().tolist()
+        for i, gate, length in zip(batch, gates.tolist(), lengths, strict=True):
             name = bank.patches.best(findings[i].noise) if operator == AUTO else operator
-            done[i] = Treatment(
-                findings[i], name, float(gates[position]) / max(strength, 1e-9), lengths[position]
-            )
-    return Calibration(replace(tokens, rows=torch.cat(rows)), tuple(done))
+            done[i] = Treatment(findings[i], name, gate, length)
+    return Calibration(replace(tokens, rows=result), tuple(done))
 
 
 def _certain(finding: Finding) -> bool:
@@ -156,11 +153,9 @@ def _change(
     change = torch.empty_like(tokens)
     linear = [i for i, name in enumerate(names) if not get_operator(name).neighbours]
     if linear:
-        maps = [_mixture(bank, part, findings[i], names[i]) for i in linear]
-        weight = torch.stack([item.weight for item in maps])
-        bias = torch.stack([item.bias for item in maps])
+        weight, bias = _mixtures(bank, part, [(findings[i], names[i]) for i in linear])
         of_image = means[linear] @ weight[:, axes:] + bias[:, None]
-        change[linear] = tokens[linear] @ weight[:, :axes] + of_image
+        change[linear] = torch.baddbmm(of_image, tokens[linear], weight[:, :axes])
     for i, name in enumerate(names):
         if get_operator(name).neighbours:
             change[i] = _by_neighbours(bank, part, findings[i], name, tokens[i])
@@ -174,13 +169,18 @@ def _shares(bank: Bank, finding: Finding) -> list[tuple[int, float]]:
     return [(index, value / total) for index, value in noisy if value > 0.05 * total]
 
 
-def _mixture(bank: Bank, part: Part, finding: Finding, operator: str) -> Affine:
-    shares = _shares(bank, finding)
-    maps = [_solved(bank, part, index, operator) for index, _ in shares]
-    weight, bias = shares[0][1] * maps[0].weight, shares[0][1] * maps[0].bias
-    for (_, share), item in zip(shares[1:], maps[1:], strict=True):
-        weight, bias = weight + share * item.weight, bias + share * item.bias
-    return Affine(weight, bias)
+def _mixtures(bank: Bank, part: Part, images: Sequence[tuple[Finding, str]]) -> tuple[Tensor, Tensor]:
+    """The corrections of images, each of its prototypes by their shares: (images, 2 axes, axes), (images, axes)."""
+    import torch
+
+    axes = part.basis.axes.shape[1]
+    weight, bias = torch.zeros(len(images), 2 * axes, axes), torch.zeros(len(images), axes)
+    for i, (finding, operator) in enumerate(images):
+        for index, share in _shares(bank, finding):
+            solved = _solved(bank, part, index, operator)
+            weight[i].add_(solved.weight, alpha=share)
+            bias[i].add_(solved.bias, alpha=share)
+    return weight, bias
 
 
 def _solved(bank: Bank, part: Part, index: int, name: str) -> Affine:

@@ -15,7 +15,30 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Discriminant", "fit_discriminant"]
+__all__ = ["Discriminant", "Linear", "fit_discriminant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """Linear scores of prototypes.
+
+    Attributes:
+        weights: (statistics, prototypes) float64.
+        offsets: (prototypes,) float64; minus infinity for a prototype that is out of the question.
+    """
+
+    weights: Tensor
+    offsets: Tensor
+
+    def scores(self, statistics: Tensor) -> Tensor:
+        """Log-density of each prototype up to a constant; (images, statistics) to (images, prototypes), float64."""
+        return statistics.double() @ self.weights + self.offsets
+
+    def without(self, prototypes: Tensor) -> Linear:
+        """The same with some prototypes, (prototypes,) bool, out of the question."""
+        import torch
+
+        return Linear(self.weights, self.offsets.masked_fill(prototypes, -torch.inf))
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,20 +46,14 @@ class Discriminant:
     """Linear scores of prototypes, and the metric in which they are distances.
 
     Attributes:
-        weights: (statistics, prototypes) float64.
-        offsets: (prototypes,) float64.
+        linear: The scores.
         whitener: (statistics, statistics) float64; the squared length of ``x @ whitener`` is a Mahalanobis distance.
         means: (prototypes, statistics) float64.
     """
 
-    weights: Tensor
-    offsets: Tensor
+    linear: Linear
     whitener: Tensor
     means: Tensor
-
-    def scores(self, statistics: Tensor) -> Tensor:
-        """Log-density of each prototype up to a constant; (images, statistics) to (images, prototypes), float64."""
-        return statistics.double() @ self.weights + self.offsets
 
     def distances(self, statistics: Tensor, prototypes: Tensor) -> Tensor:
         """Squared Mahalanobis distance per statistic of each image to one prototype of its own, (images,)."""
@@ -73,4 +90,4 @@ def fit_discriminant(
     weights: Tensor = precision @ means.T
     offsets: Tensor = -0.5 * (means.T * weights).sum(0)
     offsets[sizes == 0] = -torch.inf
-    return Discriminant(weights, offsets, whitener, means)
+    return Discriminant(Linear(weights, offsets), whitener, means)

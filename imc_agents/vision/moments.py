@@ -34,7 +34,17 @@ class TokenBasis:
 
     def project(self, tokens: Tensor) -> Tensor:
         """(..., width) of any dtype to (..., axes) float32."""
-        return (tokens.float() - self.mean) @ self.axes
+        import torch
+
+        rows = tokens.float().flatten(0, -2)
+        return torch.addmm(-(self.mean @ self.axes), rows, self.axes).unflatten(0, tokens.shape[:-1])
+
+    def moved(self, tokens: Tensor, change: Tensor) -> Tensor:
+        """Tokens (..., width) moved by (..., axes) float32; what lies outside the axes stays as it was."""
+        import torch
+
+        rows = torch.addmm(tokens.float().flatten(0, -2), change.flatten(0, -2), self.axes.T)
+        return rows.view(tokens.shape).to(tokens.dtype)
 
 
 def fit_token_basis(tokens: Tensor) -> TokenBasis:

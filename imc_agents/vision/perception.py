@@ -1,9 +1,10 @@
 """Which noise an image has: prototypes of every noise and severity, and honest probabilities between them.
 
 Prototypes are kept for groups of images that look alike, since what noise does to a sharp scan is not what it does to
-a soft one. First all prototypes compete with one covariance; noises of one family (``gaussian`` and ``shot``) are then
-told apart with the covariance of that family alone, which is far tighter. Temperature, the lean towards ``clean`` and
-the distance from which an image is ``unknown`` come from images that the discriminants had not seen.
+a soft one. First all prototypes compete with one covariance, which settles the group. Within a group, and then within
+a family of noises (``gaussian`` and ``shot``), they compete again with the covariance of that group or family alone,
+which is far tighter. Temperature, the lean towards ``clean`` and the distance from which an image is ``unknown`` come
+from images that the discriminants had not seen.
 """
 
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -12,24 +13,25 @@ the distance from which an image is ``unknown`` come from images that the discri
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from imc_agents.vision.discriminant import Discriminant, fit_discriminant
+from imc_agents.vision.discriminant import Discriminant, Linear, fit_discriminant
 from imc_agents.vision.statistics import PatchBasis
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["CLEAN", "UNKNOWN", "Finding", "Perception", "Prototype", "fit_perception"]
+__all__ = ["CLEAN", "UNKNOWN", "Finding", "Perception", "Prototype", "Subset", "fit_perception"]
 
 CLEAN = "clean"
 UNKNOWN = "unknown"
 _FOLDS = 5
 _SHRINKAGE = 0.003
-_FAMILY_SHRINKAGE = 0.01
-_CLEAN_RECALL = 0.95  # of images held out from four fifths; with all of them it is higher
+_OWN_SHRINKAGE = 0.01  # of a group or a family, which have fewer samples
+_CLEAN_RECALL = 0.985
 _FAR_SHARE = 0.998
+_TEMPERATURES = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0)
 _KEPT = 4  # prototypes that a finding names
 
 
@@ -81,6 +83,21 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Subset:
+    """Prototypes of one group or of one family.
+
+    Attributes:
+        name: ``group:0`` or ``family:sensor``.
+        members: (members,) int64, their indices among all prototypes.
+        own: Their scores.
+    """
+
+    name: str
+    members: Tensor
+    own: Linear
+
+
+@dataclass(frozen=True, slots=True)
 class Perception:
     """The prototypes and how they are told apart.
 
@@ -88,23 +105,31 @@ class Perception:
         basis: Axes of the patch embedding.
         prototypes: All of them; indices refer to this order.
         overall: Discriminant of all prototypes.
-        families: For each family of several noises, the indices of its prototypes and their own discriminant.
+        subsets: Prototypes that compete once more with a discriminant of their own, in this order: groups, then
+            families of several noises.
         temperature: Scores are divided by it.
-        lean: Added to the scores of the prototypes, in nats; 0 but for the clean ones.
+        lean: Added to the log-probabilities of the prototypes before they are normalised; 0 but for the clean ones.
         far: Squared distance from which an image is unknown.
     """
 
     basis: PatchBasis
     prototypes: tuple[Prototype, ...]
     overall: Discriminant
-    families: dict[str, tuple[Tensor, Discriminant]]
+    subsets: tuple[Subset, ...]
     temperature: float
     lean: Tensor
     far: float
 
     def posterior(self, statistics: Tensor) -> Tensor:
         """Probability of each prototype; (images, statistics) to (images, prototypes) float64."""
-        return _log_posterior(self, statistics, self.temperature, self.lean).exp()
+        return (_log_posterior(self, self.scores(statistics), self.temperature) + self.lean).softmax(1)
+
+    def scores(self, statistics: Tensor) -> list[Tensor]:
+        """Scores of all prototypes, then of the members of each subset; (images, prototypes or members) each."""
+        return [
+            self.overall.linear.scores(statistics),
+            *(subset.own.scores(statistics) for subset in self.subsets),
+        ]
 
     def perceive(self, statistics: Tensor) -> list[Finding]:
         """Name the noise of each image; statistics that are not finite give ``unknown``.
@@ -120,17 +145,18 @@ class Perception:
         top = posterior.topk(min(_KEPT, posterior.shape[1]), 1)
         distances = self.overall.distances(safe, top.indices[:, 0]) / self.far
         distances = distances.masked_fill(~finite, torch.inf).tolist()
-        by_noise = posterior @ self.belongs
+        names, belongs = self.noises, self.belongs
+        by_noise = posterior @ belongs
         noises = by_noise.max(1).indices
         # Of the prototypes of the noise that was found: the likeliest, and the mean severity.
-        of_noise = posterior * self.belongs.T[noises]
+        of_noise = posterior * belongs.T[noises]
         best = of_noise.max(1).indices.tolist()
         severity = torch.tensor([item.severity for item in self.prototypes], dtype=torch.float64)
         severities = (of_noise @ severity / of_noise.sum(1)).round().long().tolist()
-        likeliest = zip(top.indices.tolist(), top.values.tolist(), strict=True)
+        likeliest = zip(by_noise.tolist(), top.indices.tolist(), top.values.tolist(), strict=True)
         found: list[Finding] = []
-        for i, (indices, values) in enumerate(likeliest):
-            shares = dict(zip(self.noises, by_noise[i].tolist(), strict=True))
+        for i, (of_names, indices, values) in enumerate(likeliest):
+            shares = dict(zip(names, of_names, strict=True))
             kept = tuple(zip(indices, values, strict=True))
             item = self.prototypes[best[i]]
             if distances[i] <= 1:
@@ -172,90 +198,103 @@ def fit_perception(
     """
     import torch
 
-    no_lean = torch.zeros(len(prototypes), dtype=torch.float64)
-    held_out = torch.zeros(len(index), len(prototypes), dtype=torch.float64)
-    distances = torch.zeros(len(index), dtype=torch.float64)
-    parts: list[tuple[Tensor, Perception]] = []
+    folds: list[tuple[Tensor, Perception, list[Tensor]]] = []
     for fold in range(min(_FOLDS, int(images.max()) + 1)):
-        inside = images % _FOLDS == fold
-        part = _fit(basis, prototypes, statistics[~inside], index[~inside])
-        parts.append((inside, part))
+        seen = images % _FOLDS != fold
+        part = _fit(basis, prototypes, statistics[seen], index[seen])
+        folds.append((~seen, part, part.scores(statistics[~seen])))
     noises = list(dict.fromkeys(prototype.noise for prototype in prototypes))
-    truth = torch.tensor([noises.index(prototypes[i].noise) for i in index.tolist()])
-    best = (float("inf"), 1.0)
-    for temperature in (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0):
-        for inside, part in parts:
-            held_out[inside] = _log_posterior(part, statistics[inside], temperature, no_lean)
-        loss = -float(_by_noise(held_out, prototypes, noises).gather(1, truth[:, None]).mean())
-        best = min(best, (loss, temperature))
-    temperature = best[1]
-    for inside, part in parts:
-        held_out[inside] = _log_posterior(part, statistics[inside], temperature, no_lean)
-        likeliest = held_out[inside].max(1).indices
-        distances[inside] = part.overall.distances(statistics[inside], likeliest)
+    truth = torch.tensor([noises.index(prototype.noise) for prototype in prototypes])[index]
+    held_out = torch.zeros(len(index), len(prototypes), dtype=torch.float64)
+
+    def cooled(temperature: float) -> float:
+        """Fill ``held_out``; gives the mean log-loss of the noise."""
+        for unseen, part, scores in folds:
+            held_out[unseen] = _log_posterior(part, scores, temperature)
+        return -float(_by_noise(held_out, prototypes, noises).gather(1, truth[:, None]).mean())
+
+    temperature = min(_TEMPERATURES, key=cooled)
+    cooled(temperature)
+    distances = torch.zeros(len(index), dtype=torch.float64)
+    for unseen, part, _ in folds:
+        likeliest = held_out[unseen].max(1).indices
+        distances[unseen] = part.overall.distances(statistics[unseen], likeliest)
     lean = _lean(held_out, prototypes, index, noises)
     far = float(torch.quantile(distances, _FAR_SHARE))
-    fitted = _fit(basis, prototypes, statistics, index)
-    made = Perception(
-        basis, fitted.prototypes, fitted.overall, fitted.families, temperature, lean * temperature, far
-    )
-    findings: list[Finding | None] = [None] * len(index)
-    for inside, part in parts:
-        seen = Perception(
-            basis, part.prototypes, part.overall, part.families, temperature, lean * temperature, far
-        )
-        for sample, finding in zip(
-            inside.nonzero()[:, 0].tolist(), seen.perceive(statistics[inside]), strict=True
-        ):
-            findings[sample] = finding
-    return made, [finding for finding in findings if finding is not None]
+    findings: dict[int, Finding] = {}
+    for unseen, part, _ in folds:
+        set_up = replace(part, temperature=temperature, lean=lean, far=far)
+        samples = unseen.nonzero()[:, 0].tolist()
+        findings.update(zip(samples, set_up.perceive(statistics[unseen]), strict=True))
+    made = replace(_fit(basis, prototypes, statistics, index), temperature=temperature, lean=lean, far=far)
+    return made, [findings[sample] for sample in range(len(index))]
 
 
 def _fit(basis: PatchBasis, prototypes: Sequence[Prototype], statistics: Tensor, index: Tensor) -> Perception:
     import torch
 
     everything = fit_discriminant(statistics, index, len(prototypes), shrinkage=_SHRINKAGE)
-    families: dict[str, tuple[Tensor, Discriminant]] = {}
-    for family in dict.fromkeys(prototype.family for prototype in prototypes):
-        members = [i for i, prototype in enumerate(prototypes) if prototype.family == family]
-        if len({prototypes[i].noise for i in members}) < 2:
-            continue
+    subsets: list[Subset] = []
+    for name, members in _subsets(prototypes).items():
         position = torch.full((len(prototypes),), -1)
         position[members] = torch.arange(len(members))
         inside = position[index] >= 0
         own = fit_discriminant(
-            statistics[inside], position[index[inside]], len(members), shrinkage=_FAMILY_SHRINKAGE
+            statistics[inside], position[index[inside]], len(members), shrinkage=_OWN_SHRINKAGE
         )
-        families[family] = (torch.tensor(members), own)
+        subsets.append(Subset(name, torch.tensor(members), own.linear))
     no_lean = torch.zeros(len(prototypes), dtype=torch.float64)
-    return Perception(basis, tuple(prototypes), everything, families, 1.0, no_lean, float("inf"))
+    return Perception(basis, tuple(prototypes), everything, tuple(subsets), 1.0, no_lean, float("inf"))
+
+
+def _subsets(prototypes: Sequence[Prototype]) -> dict[str, list[int]]:
+    """Groups where there are several, then families of several noises."""
+    groups: dict[str, list[int]] = {}
+    families: dict[str, list[int]] = {}
+    for i, prototype in enumerate(prototypes):
+        groups.setdefault(f"group:{prototype.group}", []).append(i)
+        families.setdefault(f"family:{prototype.family}", []).append(i)
+    several = {
+        name: members for name, members in families.items() if len({prototypes[i].noise for i in members}) > 1
+    }
+    return {**(groups if len(groups) > 1 else {}), **several}
 
 
 def _lean(
     log_posterior: Tensor, prototypes: Sequence[Prototype], index: Tensor, noises: Sequence[str]
 ) -> Tensor:
-    """What each clean prototype must be given so that nearly all clean images of its group are found clean."""
+    """What the clean prototype of each group must be given so that nearly all clean images there are found clean.
+
+    An image counts for the group that it is found in, for only there the lean helps it. Never less than nothing: an
+    image is left alone in doubt.
+    """
     import torch
 
-    lean = torch.zeros(len(prototypes), dtype=torch.float64)
-    log_noise = _by_noise(log_posterior, prototypes, noises)
+    groups = torch.tensor([prototype.group for prototype in prototypes])
+    is_clean = torch.tensor([prototype.noise == CLEAN for prototype in prototypes])
     others = [i for i, noise in enumerate(noises) if noise != CLEAN]
-    for at, prototype in enumerate(prototypes):
-        of_group = index == at
-        if prototype.noise == CLEAN and others and bool(of_group.any()):
-            missing = log_noise[of_group][:, others].max(1).values - log_posterior[of_group, at]
-            lean[at] = torch.quantile(missing, _CLEAN_RECALL)
+    lean = torch.zeros(len(prototypes), dtype=torch.float64)
+    if not others or not bool(is_clean.any()):
+        return lean
+    clean = log_posterior[is_clean[index]]
+    found = groups[clean.max(1).indices]
+    log_noise = _by_noise(clean, prototypes, noises)
+    missing = log_noise[:, others].max(1).values - log_noise[:, noises.index(CLEAN)]
+    for group in groups.unique().tolist():
+        here = missing[found == group]
+        needed = torch.quantile(here if len(here) else missing, _CLEAN_RECALL)
+        lean[is_clean & (groups == group)] = needed.clamp_min(0)
     return lean
 
 
-def _log_posterior(perception: Perception, statistics: Tensor, temperature: float, lean: Tensor) -> Tensor:
+def _log_posterior(perception: Perception, scores: Sequence[Tensor], temperature: float) -> Tensor:
+    """Log-probabilities of the prototypes before any lean, (images, prototypes)."""
     import torch
 
-    scores = perception.overall.scores(statistics) + lean
-    found = torch.log_softmax(scores / temperature, 1)
-    for members, own in perception.families.values():
-        mass = found[:, members].logsumexp(1, keepdim=True)
-        found[:, members] = mass + torch.log_softmax(own.scores(statistics) / temperature, 1)
+    found = torch.log_softmax(scores[0] / temperature, 1)
+    for subset, own in zip(perception.subsets, scores[1:], strict=True):
+        mass = found[:, subset.members].logsumexp(1, keepdim=True)
+        found[:, subset.members] = mass + torch.log_softmax(own / temperature, 1)
     return found
 
 

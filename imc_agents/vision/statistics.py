@@ -77,7 +77,7 @@ def patch_statistics(patches: Packed, basis: PatchBasis) -> Tensor:
     """
     import torch
 
-    scaled: Tensor = (patches.rows.float() - basis.mean) @ basis.axes
+    scaled: Tensor = torch.addmm(-(basis.mean @ basis.axes), patches.rows.float(), basis.axes)
     counts = patches.counts
     if len(set(counts)) == 1:
         return _describe(scaled.view(len(counts), counts[0], -1))
