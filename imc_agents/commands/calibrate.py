@@ -53,6 +53,7 @@ def calibrate(
     loaded = load_encoder(encoder or known.encoder.spec, device=device, dtype=known.encoder.dtype)
     check_encoder(known, loaded.info, str(bank))
     failed = False
+    drawn: set[Path] = set()
     for path in images:
         try:
             image = read_image(path)
@@ -64,7 +65,7 @@ def calibrate(
             picture = None
             if output is not None:
                 first = loaded.info.prefix_tokens
-                picture = output / f"{path.stem}.png"
+                picture = _free_name(output, path, drawn)
                 draw_calibration(
                     picture,
                     image,
@@ -82,6 +83,17 @@ def calibrate(
         _show(path, treatment, picture)
     if failed:
         raise typer.Exit(3)
+
+
+def _free_name(folder: Path, image: Path, taken: set[Path]) -> Path:
+    """A picture's name, which is never that of an image, nor of the picture of another image with the same name."""
+    name = folder / f"{image.stem}.calibration.png"
+    number = 1
+    while name in taken:
+        number += 1
+        name = folder / f"{image.stem}.calibration-{number}.png"
+    taken.add(name)
+    return name
 
 
 def _show(path: Path, treatment: Treatment, picture: Path | None) -> None:

@@ -14,11 +14,12 @@ from imc_agents.errors import DataError
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["is_dicom", "read_dicom"]
+__all__ = ["check_shape", "is_dicom", "read_dicom"]
 
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _GREYS = ("MONOCHROME1", "MONOCHROME2")
 _COLOURS = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT", "PALETTE COLOR")
+_LONGEST = 200
 _CURE = "install pylibjpeg with its codecs or gdcm (pip install 'pylibjpeg[all]'), or save it uncompressed"
 
 
@@ -98,6 +99,19 @@ def _parsed(path: Path, content: bytes) -> Any:
     return dcmread(stream)
 
 
+def check_shape(path: Path, width: int, height: int) -> None:
+    """Refuse a strip: scaled to an encoder's size by its shorter side, it would fill the memory.
+
+    Raises:
+        DataError: one side is more than 200 times the other, which is also where Qwen's image processors stop.
+    """
+    if max(width, height) > _LONGEST * max(1, min(width, height)):
+        raise DataError(
+            f"{path}: the image is {width}x{height}, a strip that no encoder can read; crop it to less than "
+            f"{_LONGEST}:1"
+        )
+
+
 def _checked(path: Path, found: Any, max_pixels: int) -> str:
     """Check what the header says of the picture; return the photometric interpretation."""
     if not any(name in found for name in _PIXELS):
@@ -105,6 +119,7 @@ def _checked(path: Path, found: Any, max_pixels: int) -> str:
     rows, columns, kind = int(found.Rows), int(found.Columns), str(found.PhotometricInterpretation)
     if rows * columns > max_pixels:
         raise DataError(f"{path}: the image has more than {max_pixels:,} pixels; make it smaller")
+    check_shape(path, columns, rows)
     frames = int(found.get("NumberOfFrames") or 1)
     if frames > 1:
         raise DataError(f"{path}: the image has {frames} frames; extract the one that is meant")

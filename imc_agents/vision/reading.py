@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imc_agents.errors import DataError
-from imc_agents.vision.dicom import is_dicom, read_dicom
+from imc_agents.vision.dicom import check_shape, is_dicom, read_dicom
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -48,7 +48,7 @@ def read_image(path: Path, *, max_pixels: int = MOST_PIXELS) -> Image.Image:
 
     Raises:
         DataError: the file cannot be read, is larger than 32 MiB (DICOM: 512 MiB), damaged, no image, or has more
-            pixels than allowed or more than one frame.
+            pixels than allowed, a side 200 times the other, or more than one frame.
     """
     content = _content(path)
     with _quiet():
@@ -149,6 +149,7 @@ def _decoded(path: Path, content: bytes, max_pixels: int) -> _Decoded:
         image = Image.open(io.BytesIO(content), formats=_FORMATS)
         if image.width * image.height > max_pixels:
             raise DataError(too_large)
+        check_shape(path, *image.size)
         frames = int(getattr(image, "n_frames", 1))
         if frames > 1 and image.format != "MPO":
             raise DataError(f"{path}: the image has {frames} frames; extract the one that is meant")

@@ -63,9 +63,21 @@ def test_images_are_named_corrected_and_drawn(place: Path) -> None:
     assert noisy["operator"] not in ("identity", "auto")
     assert (clean["noise"], clean["operator"], clean["change"]) == ("clean", "identity", 0.0)
     for name in ("noisy", "clean"):
-        with Image.open(place / "out" / f"{name}.png") as picture:
+        with Image.open(place / "out" / f"{name}.calibration.png") as picture:
             assert picture.size == (1300, 720)
             assert np.asarray(picture.convert("L")).std() > 20
+
+
+def test_no_picture_replaces_an_image_or_another_picture(place: Path) -> None:
+    (place / "other").mkdir()
+    shutil.copy(place / "clean.png", place / "other" / "noisy.png")
+    before = (place / "noisy.png").read_bytes()
+    done = imc("calibrate", "noisy.png", "other/noisy.png", "--bank", "bank", "-o", ".", cwd=place)
+    pictures = [json.loads(line)["picture"] for line in done.stdout.splitlines()]
+    assert pictures == ["noisy.calibration.png", "noisy.calibration-2.png"]
+    first, second = ((place / picture).read_bytes() for picture in pictures)
+    assert first != second
+    assert (place / "noisy.png").read_bytes() == before
 
 
 def test_identity_leaves_the_features(place: Path) -> None:

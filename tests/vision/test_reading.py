@@ -151,6 +151,17 @@ def test_bombs_are_refused_from_their_header(tmp_path: Path, monkeypatch: pytest
         assert f"{64 * 2**20:,} pixels" in refused(tmp_path / "bomb.png", "pixels; make it smaller")
 
 
+def test_a_strip_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "strip.png"
+    Image.new("L", (200, 1)).save(path)
+    assert read_image(path).size == (200, 1)
+    for size in ((201, 1), (1, 4_000_000)):
+        Image.new("L", size).save(path)
+        assert f"{size[0]}x{size[1]}, a strip" in refused(path, "crop it to less than 200:1")
+    scan(tmp_path / "strip.dcm", np.zeros((1, 201), np.uint8))
+    refused(tmp_path / "strip.dcm", "the image is 201x1, a strip")
+
+
 def test_the_bound_on_pixels_can_be_lowered(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     photo((20, 5)).save(path)
