@@ -57,10 +57,11 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Recognition:
-    """What images with one noise were found to have.
+    """What the images of one task with one noise were found to have.
 
     Attributes:
         seed: Of bank and noise.
+        task: Name of the task.
         noise: The truth, or ``clean``.
         severity: The truth; 0 for clean.
         found: Images by the noise found.
@@ -70,6 +71,7 @@ class Recognition:
     """
 
     seed: int
+    task: str
     noise: str
     severity: int
     found: dict[str, int]
@@ -85,7 +87,7 @@ def bench_images(
     *,
     seeds: int,
     bank_images: int,
-    test_images: int,
+    test_images: int | None,
     batch: int = 32,
     tell: Callable[[str], None] = lambda _: None,
 ) -> tuple[list[Cell], list[Recognition]]:
@@ -97,7 +99,7 @@ def bench_images(
         noises: Image noises.
         seeds: Runs, each with a bank and a draw of noise of its own.
         bank_images: Images of a bank at most, from all tasks alike.
-        test_images: Of each task at most.
+        test_images: Of each task at most; None is all.
         batch: Images encoded at once.
         tell: Told what is being done.
     """
@@ -113,20 +115,18 @@ def bench_images(
             *((noise, severity) for noise in noises for severity in SEVERITIES),
         ]:
             tell(f"seed {seed}: {noise.name if noise else CLEAN} {severity or ''}")
-            findings: list[Finding] = []
             for task, readout in zip(tasks, readouts, strict=True):
                 chosen = _subset(task.test, test_images, seed)
                 samples = [item.sample for item in chosen]
                 labels = [item.label for item in chosen]
                 view = _View(encoder, bank, readout, samples, labels, noise, severity, 1000 + seed, batch)
                 found, counts = _measure(view)
-                findings += found
+                recognitions.append(_recognised(seed, task.name, noise, severity, found))
                 name = noise.name if noise else CLEAN
                 cells += [
                     Cell(seed, task.name, name, severity, method, right, len(chosen))
                     for method, right in counts.items()
                 ]
-            recognitions.append(_recognised(seed, noise, severity, findings))
     return cells, recognitions
 
 
@@ -233,7 +233,7 @@ def _filtered(array: Any, name: str | None) -> Any:
 
 
 def _recognised(
-    seed: int, noise: NoiseSpec | None, severity: int, findings: Sequence[Finding]
+    seed: int, task: str, noise: NoiseSpec | None, severity: int, findings: Sequence[Finding]
 ) -> Recognition:
     name, family = (noise.name, noise.family) if noise else (CLEAN, CLEAN)
     found: dict[str, int] = {}
@@ -241,6 +241,7 @@ def _recognised(
         found[finding.noise] = found.get(finding.noise, 0) + 1
     return Recognition(
         seed,
+        task,
         name,
         severity,
         found,
@@ -263,10 +264,10 @@ def _readout(encoder: Encoder, task: Task, batch: int) -> Readout:
     return fit_readout(torch.cat(embeddings), [item.label for item in task.train], task.classes)
 
 
-def _subset(items: Sequence[Any], count: int, seed: int) -> list[Any]:
+def _subset(items: Sequence[Any], count: int | None, seed: int) -> list[Any]:
     import numpy as np
 
-    if len(items) <= count:
+    if count is None or len(items) <= count:
         return list(items)
     chosen = np.random.default_rng(seed).choice(len(items), count, replace=False)
     return [items[i] for i in sorted(chosen.tolist())]

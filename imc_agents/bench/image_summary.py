@@ -22,6 +22,9 @@ def summarise_images(cells: Sequence[Cell], recognitions: Sequence[Recognition])
     tasks = list(dict.fromkeys(cell.task for cell in cells))
     return {
         "recognition": _recognition(recognitions, noises),
+        "recognition_by_task": {
+            task: _recognition([row for row in recognitions if row.task == task], noises) for task in tasks
+        },
         "tasks": {task: _task([cell for cell in cells if cell.task == task], noises) for task in tasks},
     }
 
@@ -87,8 +90,10 @@ def image_tables(summary: dict[str, Any]) -> Group:
     recognition.add_column("", style="cyan", no_wrap=True)
     for name in (*seen["exact"], "mean"):
         recognition.add_column(name, justify="right")
-    for row, mean in (("exact", "mean_exact"), ("family", "mean_family")):
-        recognition.add_row(row, *(f"{value:.1f}" for value in (*seen[row].values(), seen[mean])))
+    for row in ("exact", "family"):
+        recognition.add_row(row, *_recognition_cells(seen, row))
+    for task, found in summary["recognition_by_task"].items():
+        recognition.add_row(f"family, {task}", *_recognition_cells(found, "family"), style="dim")
     parts: list[Any] = [
         recognition,
         Text(
@@ -115,3 +120,7 @@ def image_tables(summary: dict[str, Any]) -> Group:
             Text(f"won back: over {', '.join(found['costly']) or 'no noise'}, which cost 3 points or more"),
         ]
     return Group(*parts)
+
+
+def _recognition_cells(seen: dict[str, Any], row: str) -> list[str]:
+    return [f"{value:.1f}" for value in (*seen[row].values(), seen[f"mean_{row}"])]

@@ -28,8 +28,10 @@ def bench_image(
         typer.Option("--data", metavar="DIR", help="With pneumoniamnist/ and vqa_rad/. [$IMC_SHARED/data]"),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs, each with its own bank and noise.")] = 3,
-    bank_images: Annotated[int, typer.Option("--bank-images", min=20, help="Clean images of a bank.")] = 500,
-    test_images: Annotated[int, typer.Option("--test-images", min=1, help="Test images of a task.")] = 300,
+    bank_images: Annotated[int, typer.Option("--bank-images", min=20, help="Clean images of a bank.")] = 750,
+    test_images: Annotated[
+        int | None, typer.Option("--test-images", min=1, help="Test images of a task. [all]")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Folder for image.json with every cell."),
