@@ -3,7 +3,7 @@
 Prototypes are kept for groups of images that look alike, since what noise does to a sharp scan is not what it does to
 a soft one. First all prototypes compete with one covariance, which settles the group. Within a group, and then within
 a family of noises (``gaussian`` and ``shot``), they compete again with the covariance of that group or family alone,
-which is far tighter. Temperature, the lean towards ``clean`` and the distance from which an image is ``unknown`` come
+which is far tighter. Temperature, the leans towards ``clean`` and the distance from which an image is ``unknown`` come
 from images that the discriminants had not seen.
 """
 
@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from imc_agents.vision.discriminant import Discriminant, Linear, fit_discriminant
+from imc_agents.vision.leaning import find_leans
 from imc_agents.vision.statistics import PatchBasis
 
 if TYPE_CHECKING:
@@ -28,8 +29,7 @@ CLEAN = "clean"
 UNKNOWN = "unknown"
 _FOLDS = 5
 _SHRINKAGE = 0.003
-_OWN_SHRINKAGE = 0.01  # of a group or a family, which have fewer samples
-_CLEAN_RECALL = 0.985
+_OWN_SHRINKAGE = 0.03  # of a group or a family, which have fewer samples
 _FAR_SHARE = 0.998
 _TEMPERATURES = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0)
 _KEPT = 4  # prototypes that a finding names
@@ -108,7 +108,7 @@ class Perception:
         subsets: Prototypes that compete once more with a discriminant of their own, in this order: groups, then
             families of several noises.
         temperature: Scores are divided by it.
-        lean: Added to the log-probabilities of the prototypes before they are normalised; 0 but for the clean ones.
+        lean: Taken from the log-probabilities of the prototypes before they are normalised; 0 for clean ones.
         far: Squared distance from which an image is unknown.
     """
 
@@ -122,7 +122,7 @@ class Perception:
 
     def posterior(self, statistics: Tensor) -> Tensor:
         """Probability of each prototype; (images, statistics) to (images, prototypes) float64."""
-        return (_log_posterior(self, self.scores(statistics), self.temperature) + self.lean).softmax(1)
+        return (_log_posterior(self, self.scores(statistics), self.temperature) - self.lean).softmax(1)
 
     def scores(self, statistics: Tensor) -> list[Tensor]:
         """Scores of all prototypes, then of the members of each subset; (images, prototypes or members) each."""
@@ -219,7 +219,7 @@ def fit_perception(
     for unseen, part, _ in folds:
         likeliest = held_out[unseen].max(1).indices
         distances[unseen] = part.overall.distances(statistics[unseen], likeliest)
-    lean = _lean(held_out, prototypes, index, noises)
+    lean = _lean(held_out, prototypes, index)
     far = float(torch.quantile(distances, _FAR_SHARE))
     findings: dict[int, Finding] = {}
     for unseen, part, _ in folds:
@@ -260,31 +260,21 @@ def _subsets(prototypes: Sequence[Prototype]) -> dict[str, list[int]]:
     return {**(groups if len(groups) > 1 else {}), **several}
 
 
-def _lean(
-    log_posterior: Tensor, prototypes: Sequence[Prototype], index: Tensor, noises: Sequence[str]
-) -> Tensor:
-    """What the clean prototype of each group must be given so that nearly all clean images there are found clean.
-
-    An image counts for the group that it is found in, for only there the lean helps it. Never less than nothing: an
-    image is left alone in doubt.
-    """
+def _lean(log_posterior: Tensor, prototypes: Sequence[Prototype], index: Tensor) -> Tensor:
+    """The lean of each prototype, (prototypes,), from the (samples, prototypes) of images held out."""
     import torch
 
-    groups = torch.tensor([prototype.group for prototype in prototypes])
-    is_clean = torch.tensor([prototype.noise == CLEAN for prototype in prototypes])
-    others = [i for i, noise in enumerate(noises) if noise != CLEAN]
-    lean = torch.zeros(len(prototypes), dtype=torch.float64)
-    if not others or not bool(is_clean.any()):
-        return lean
-    clean = log_posterior[is_clean[index]]
-    found = groups[clean.max(1).indices]
-    log_noise = _by_noise(clean, prototypes, noises)
-    missing = log_noise[:, others].max(1).values - log_noise[:, noises.index(CLEAN)]
-    for group in groups.unique().tolist():
-        here = missing[found == group]
-        needed = torch.quantile(here if len(here) else missing, _CLEAN_RECALL)
-        lean[is_clean & (groups == group)] = needed.clamp_min(0)
-    return lean
+    families = list(dict.fromkeys(item.family for item in prototypes if item.severity))
+    group = torch.tensor([item.group for item in prototypes])
+    family = torch.tensor([families.index(item.family) if item.severity else -1 for item in prototypes])
+    severity = torch.tensor([item.severity for item in prototypes], dtype=torch.float64)
+    of_clean = log_posterior[:, family < 0].logsumexp(1)
+    margins = torch.stack(
+        [log_posterior[:, family == i].logsumexp(1) - of_clean for i in range(len(families))], 1
+    )
+    found = group[log_posterior.max(1).indices]
+    leans = find_leans(margins, found, int(group.max()) + 1, family[index], severity[index])
+    return leans[group, family].masked_fill(family < 0, 0)
 
 
 def _log_posterior(perception: Perception, scores: Sequence[Tensor], temperature: float) -> Tensor:

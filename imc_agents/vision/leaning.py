@@ -1,0 +1,71 @@
+"""How much the noise of each family must stand out before an image is said to have it.
+
+Some clean images look noisy: a scan that was stored as JPEG, a film that is darker than others. What is gained by
+believing in such noise easily differs from group to group, so each family has a lean of its own in each group.
+"""
+
+# pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
+# (the types that torch ships are partial)
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["find_leans"]
+
+_CLEAN_RECALL = 0.98
+_PRICES = tuple(2.0 ** (power / 2) for power in range(-8, 25))
+
+
+def find_leans(margins: Tensor, groups: Tensor, count: int, family: Tensor, severities: Tensor) -> Tensor:
+    """Find the least leans with which nearly all clean images are found clean.
+
+    A lean buys fewer false alarms with missed noise. All leans are set by one price of a false alarm (Neyman-Pearson):
+    each is where the noise that it finds, weighted by severity, less the price of its alarms is largest. The lowest
+    price that leaves enough clean images clean is taken.
+
+    Args:
+        margins: (samples, families) float64, log-probability of each family of noises over that of clean, of images
+            that the discriminants had not seen.
+        groups: (samples,) int64, the group that each was found in.
+        count: Groups.
+        family: (samples,) int64, the true family; -1 for clean.
+        severities: (samples,) float64, the true severity.
+
+    Returns:
+        (groups, families) float64, none below 0: what the margin must exceed.
+    """
+    import torch
+
+    families = margins.shape[1]
+    clean = family < 0
+    leans = torch.zeros(count, families, dtype=torch.float64)
+    if not families or not bool(clean.any()):
+        return leans
+    for price in _PRICES:
+        for group in range(count):
+            here = groups == group
+            for column in range(families):
+                of_family = here & (family == column)
+                # A clean image has a sample for each noise, variant and severity; together they weigh as much.
+                weights = severities[of_family] / severities[family == column].sum() * clean.sum()
+                leans[group, column] = _best(
+                    margins[here & clean, column], margins[of_family, column], weights, price
+                )
+        kept = (margins[clean] <= leans[groups[clean]]).all(1).double().mean()
+        if float(kept) >= _CLEAN_RECALL:
+            break
+    return leans
+
+
+def _best(alarms: Tensor, wanted: Tensor, weights: Tensor, price: float) -> Tensor:
+    """The lean, 0 or a margin of a clean image, with the largest gain."""
+    import torch
+
+    candidates = torch.cat([torch.zeros(1, dtype=alarms.dtype), alarms[alarms > 0].sort().values])
+    found = (wanted[:, None] > candidates).double() * weights[:, None]
+    false = (alarms[:, None] > candidates).sum(0)
+    return candidates[(found.sum(0) - price * false).argmax()]
