@@ -4,8 +4,9 @@
 usage: python examples/small_clip.py OUT [--data DIR] [--epochs N] [--seed N] [--limit N]
 
 Reads PneumoniaMNIST (train) and VQA-RAD (all images but the 64 that are held out) from DIR, default $IMC_SHARED/data or
-../shared/data, and writes an open_clip folder that `imc prototypes build --encoder open_clip:OUT` takes. Images are
-only cropped and mirrored, never corrupted: it is a test bed for calibration, not a medical model.
+../shared/data, and writes an open_clip folder that `imc prototypes build --encoder open_clip:OUT` takes; one that is
+there already, made with the same options, is kept. Images are only cropped and mirrored, never corrupted: it is a test
+bed for calibration, not a medical model.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 import open_clip
 import torch
 from PIL import Image
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.nn.functional import cross_entropy, normalize
 
@@ -41,6 +43,7 @@ CAPTIONS = {
     "CHEST": ("an image of the chest", "a scan of the thorax", "chest imaging"),
     "ABD": ("an image of the abdomen", "a scan of the abdomen", "abdominal imaging"),
 }
+WEIGHTS = "open_clip_model.safetensors"
 PNEUMONIA, ORGANS = ("normal", "pneumonia"), ("HEAD", "CHEST", "ABD")
 
 
@@ -154,7 +157,22 @@ def accuracy(model: open_clip.CLIP, images: torch.Tensor, labels: list[str], nam
     return float((found == torch.tensor([names.index(label) for label in labels])).float().mean())
 
 
-def write(model: open_clip.CLIP, out: Path) -> None:
+def recipe(options: argparse.Namespace) -> str:
+    """What a model was made with; kept beside its weights."""
+    facts = {"epochs": options.epochs, "seed": options.seed, "limit": options.limit, "model": ARCHITECTURE}
+    return json.dumps(facts, sort_keys=True)
+
+
+def finished(out: Path, made_with: str) -> bool:
+    """Whether the folder holds a model of this recipe; the weights are written last."""
+    try:
+        with safe_open(out / WEIGHTS, "pt") as stored:
+            return (stored.metadata() or {}).get("recipe") == made_with
+    except (OSError, SafetensorError):
+        return False
+
+
+def write(model: open_clip.CLIP, out: Path, made_with: str) -> None:
     """Write the folder that open_clip loads as ``local-dir:``."""
     out.mkdir(parents=True, exist_ok=True)
     preprocess = {
@@ -164,7 +182,9 @@ def write(model: open_clip.CLIP, out: Path) -> None:
     config = {"model_cfg": ARCHITECTURE, "preprocess_cfg": preprocess}
     (out / "open_clip_config.json").write_text(json.dumps(config, indent=1))
     tensors = {name: tensor.contiguous().clone() for name, tensor in model.state_dict().items()}
-    save_file(tensors, out / "open_clip_model.safetensors", metadata={"format": "pt"})
+    part = out / f".{WEIGHTS}.part"
+    save_file(tensors, part, metadata={"format": "pt", "recipe": made_with})
+    part.replace(out / WEIGHTS)
 
 
 def main() -> None:
@@ -182,9 +202,12 @@ def main() -> None:
     options = arguments.parse_args()
     if not (options.data / "vqa_rad").is_dir():
         raise SystemExit(f"no {options.data}/vqa_rad; name the folder with --data")
+    if finished(options.out, recipe(options)):
+        print(f"{options.out} holds this model already")
+        return
     parts = load(options.data, options.limit)
     model = train(parts, options.epochs, options.seed)
-    write(model, options.out)
+    write(model, options.out, recipe(options))
     for part, names in (("pneumonia test", PNEUMONIA), ("organs test", ORGANS)):
         images, labels = parts[part]
         print(f"{part}: {100 * accuracy(model, images, labels, names):.1f} % of {len(labels)} zero-shot")
