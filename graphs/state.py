@@ -5,11 +5,12 @@ from __future__ import annotations
 import operator
 from typing import Annotated, NotRequired, TypedDict
 
+from imc_agents.agents.answer import Way
 from imc_agents.agents.findings import Assignment, Perception, Proposal, Ruling
 from imc_agents.vision.calibration import Treatment
 from imc_agents.vision.perception import Finding
 
-__all__ = ["PdcState", "SmsState", "SpecialistTask"]
+__all__ = ["ImcState", "PdcState", "SmsState", "SpecialistTask"]
 
 
 class SmsState(TypedDict):
@@ -65,3 +66,23 @@ class PdcState(TypedDict):
     image: str
     finding: Finding
     treatment: Treatment
+
+
+class ImcState(TypedDict):
+    """The state of the whole graph.
+
+    Attributes:
+        question: As it came.
+        image: Path of the image within the folder of the images, where there is one.
+        ways: In which ways to answer; none only refines and calibrates.
+        text: What the text branch ended with; missing where no answer needs it.
+        treatment: What was done to the image's features; missing where there is no image or no bank.
+        answers: By way.
+    """
+
+    question: str
+    image: NotRequired[str]
+    ways: tuple[Way, ...]
+    text: NotRequired[SmsState]
+    treatment: NotRequired[Treatment]
+    answers: NotRequired[dict[Way, str]]

@@ -35,7 +35,16 @@ from imc_agents.templates import Part, split_parts
 
 __all__ = ["PROMPT_ROLES", "Prompt", "list_prompts", "load_prompt", "prompt_folders"]
 
-PROMPT_ROLES = ("perceiver", "supervisor", "specialist", "adjudicator", "critic", "context", "baseline")
+PROMPT_ROLES = (
+    "perceiver",
+    "supervisor",
+    "specialist",
+    "adjudicator",
+    "critic",
+    "answerer",
+    "context",
+    "baseline",
+)
 """What the key ``role`` may say: the kinds of roles, the context of scored questions, and the bench's baseline."""
 
 _KEYS = ("role", "version", "variables", "output")

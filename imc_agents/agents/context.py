@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from imc_agents.agents.outputs import json_schema
 from imc_agents.config.schema import Config, RoleConfig
 from imc_agents.errors import ImcError, ModelOutputError
-from imc_agents.models.protocol import Backend, Message, Sampling, Score, Usage
+from imc_agents.models.protocol import Backend, Generation, ImageFeatures, Message, Sampling, Score, Usage
 from imc_agents.prompts import Prompt
 from imc_agents.text.lexicon import Lexicon
 from imc_agents.trace.events import Called, Event, Recorder
@@ -108,21 +109,7 @@ class AgentContext:
         """
         role = role or self.config.roles[agent]
         messages = self.prompts[prompt].render(**variables)
-        shown = json.dumps([_shown(message) for message in messages], ensure_ascii=False)
-        sampling = Sampling(
-            temperature=role.sampling.temperature,
-            top_p=role.sampling.top_p,
-            max_tokens=role.sampling.max_tokens,
-            seed=self.seed,
-        )
-        try:
-            reply = await self.backends[role.backend].generate(
-                messages, sampling=sampling, schema=json_schema(output)
-            )
-        except ImcError as error:
-            self._called(agent, round_, "generate", role.backend, shown, "", Usage(), str(error))
-            raise
-        self._called(agent, round_, "generate", role.backend, shown, reply.text, reply.usage)
+        reply = await self._generate(agent, round_, role, messages, json_schema(output))
         try:
             return output.model_validate(reply.parsed)
         except ValidationError as error:
@@ -132,6 +119,43 @@ class AgentContext:
                 f"{agent}: the reply does not fit {output.__name__}: {place}: {problem['msg']}; "
                 f"see the prompt {prompt!r} or choose another backend for the role"
             ) from error
+
+    async def reply(
+        self,
+        agent: str,
+        round_: int,
+        prompt: str,
+        variables: Mapping[str, object],
+        *,
+        images: tuple[Path | ImageFeatures, ...] = (),
+    ) -> str:
+        """Have the agent's backend answer a prompt in plain text, with images before the last message."""
+        *before, last = self.prompts[prompt].render(**variables)
+        messages = (*before, replace(last, images=images))
+        return (await self._generate(agent, round_, self.config.roles[agent], messages, None)).text
+
+    async def _generate(
+        self,
+        agent: str,
+        round_: int,
+        role: RoleConfig,
+        messages: Sequence[Message],
+        schema: dict[str, Any] | None,
+    ) -> Generation:
+        shown = json.dumps([_shown(message) for message in messages], ensure_ascii=False)
+        sampling = Sampling(
+            temperature=role.sampling.temperature,
+            top_p=role.sampling.top_p,
+            max_tokens=role.sampling.max_tokens,
+            seed=self.seed,
+        )
+        try:
+            reply = await self.backends[role.backend].generate(messages, sampling=sampling, schema=schema)
+        except ImcError as error:
+            self._called(agent, round_, "generate", role.backend, shown, "", Usage(), str(error))
+            raise
+        self._called(agent, round_, "generate", role.backend, shown, reply.text, reply.usage)
+        return reply
 
     def _called(
         self,
@@ -161,5 +185,11 @@ class AgentContext:
         )
 
 
-def _shown(message: Message) -> dict[str, str]:
-    return {"role": message.role, "content": message.content}
+def _shown(message: Message) -> dict[str, Any]:
+    shown: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.images:
+        shown["images"] = [
+            f"features {item.digest[:12]}" if isinstance(item, ImageFeatures) else item.name
+            for item in message.images
+        ]
+    return shown

@@ -71,6 +71,7 @@ CONTRACTS: Mapping[str, Contract] = MappingProxyType(
             {"original": _QUESTION, "question": "Is there a pneumothorax on the left side?"},
             "CritiqueVerdict",
         ),
+        "answerer": Contract({"question": "Is there a pneumothorax on the left side?"}, None),
         "context": Contract({}, None, chat=False),
         "baseline": Contract({"question": _QUESTION}, None),
     }
@@ -166,6 +167,7 @@ def _unasked(config: Config) -> list[tuple[str, str]]:
         "supervisor": ("sms.supervisor.mode: generate", sms.supervisor.mode == "generate"),
         "adjudicator": ("sms.adjudicate.judge: meaning", sms.adjudicate.judge == "meaning"),
         "critic": ("sms.critique.mode: model", sms.critique.mode == "model"),
+        "answerer": ("run.answer: true", config.run.answer),
     }
     return [
         (f"roles.{name}.prompt", f"needs a prompt because of {writers[role.kind][0]}")

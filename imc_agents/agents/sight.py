@@ -8,18 +8,34 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+from imc_agents.config.schema import PdcConfig
+from imc_agents.errors import ConfigError, UsageError
 from imc_agents.models.protocol import ImageFeatures
-from imc_agents.vision.bank import Bank, check_encoder
+from imc_agents.trace.events import Calibrated
+from imc_agents.vision.bank import Bank, check_encoder, load_bank
 from imc_agents.vision.calibration import Treatment, correct, perceive
-from imc_agents.vision.encoders.protocol import Encoded, Encoder
+from imc_agents.vision.encoders.protocol import Encoded, Encoder, Packed
+from imc_agents.vision.encoders.specs import load_encoder
+from imc_agents.vision.operators import AUTO, IDENTITY, get_operator
 from imc_agents.vision.perception import Finding
 from imc_agents.vision.reading import inside, read_image
 
-__all__ = ["Seen", "SightContext", "calibrate_features", "encode_image", "identify_noise", "open_sight"]
+__all__ = [
+    "Seen",
+    "SightContext",
+    "bank_digest",
+    "calibrate_features",
+    "encode_image",
+    "for_one",
+    "identify_noise",
+    "load_sight",
+    "open_sight",
+    "recorded",
+]
 
 
 @dataclass(slots=True)
@@ -29,14 +45,22 @@ class Seen:
     Attributes:
         encoded: What the encoder made of it.
         grid: Frames, rows and columns of its patches, for families that need them.
-        content: Digest of the pixels.
         features: Calibrated; what goes to the language model.
     """
 
     encoded: Encoded
     grid: tuple[int, int, int] | None
-    content: str
     features: ImageFeatures | None = None
+
+    @property
+    def raw(self) -> ImageFeatures:
+        """The same without any calibration."""
+        return self.features_of(self.encoded.tokens)
+
+    def features_of(self, tokens: Packed) -> ImageFeatures:
+        """Tokens of this one image as the model takes them."""
+        rows: Any = tokens.rows.float().numpy()
+        return ImageFeatures(rows, self.grid, hashlib.sha256(rows.tobytes()).hexdigest())
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +102,48 @@ def open_sight(encoder: Encoder, bank: Bank, folder: Path, **options: Any) -> Si
     return SightContext(encoder, bank, folder, **options)
 
 
+def load_sight(settings: PdcConfig, folder: Path, *, answers: bool) -> SightContext:
+    """Load the bank that the configuration names, and its encoder.
+
+    Args:
+        settings: Section ``pdc``, with a bank.
+        folder: Where images lie.
+        answers: Whether a language model is to read the features.
+
+    Raises:
+        ConfigError: bank, encoder or operator cannot be used.
+        BackendUnreachableError: a hub does not give the encoder, or there is no such device.
+    """
+    if settings.operator not in (AUTO, IDENTITY):
+        try:
+            get_operator(settings.operator)
+        except UsageError as error:
+            raise ConfigError(f"pdc.operator: {error}") from error
+    bank = load_bank(Path(settings.bank))
+    known = bank.encoder
+    if answers and known.family == "open_clip":
+        raise ConfigError(
+            f"{settings.bank} was made with {known.spec}, whose features no language model reads; build one with "
+            "the vision encoder of the model that answers: imc prototypes build --encoder mllm:CHECKPOINT"
+        )
+    encoder = load_encoder(settings.encoder or known.spec, device=settings.device, dtype=known.dtype)
+    check_encoder(bank, encoder.info, settings.bank)
+    return SightContext(encoder, bank, folder, settings.operator, settings.strength)
+
+
+def bank_digest(folder: Path) -> str:
+    """SHA-256 of a bank, which says whether a run goes on with the one that it began with."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("bank.*")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def for_one(context: SightContext) -> SightContext:
+    """The same for one question: what is held of its image goes when the question is done."""
+    return replace(context, store={})
+
+
 async def encode_image(context: SightContext, image: str) -> None:
     """Read and encode an image of the folder; the outcome goes to the store.
 
@@ -97,7 +163,7 @@ def _encode(context: SightContext, path: Path) -> Seen:
         cast("Mapping[str, Any]", inputs).get("image_grid_thw") if isinstance(inputs, Mapping) else None
     )
     grid = None if sizes is None else (int(sizes[0, 0]), int(sizes[0, 1]), int(sizes[0, 2]))
-    return Seen(encoded, grid, hashlib.sha256(repr(image.size).encode() + image.tobytes()).hexdigest())
+    return Seen(encoded, grid)
 
 
 async def identify_noise(context: SightContext, image: str) -> Finding:
@@ -115,14 +181,22 @@ async def calibrate_features(context: SightContext, image: str, finding: Finding
     done = correct(
         context.bank, seen.encoded.tokens, [finding], operator=context.operator, strength=context.strength
     )
-    facts = (
-        context.encoder.info.identity,
-        seen.content,
-        done.treatments[0].operator,
-        str(context.strength),
-        str(context.bank.facts),
-    )
-    digest = hashlib.sha256("\0".join(facts).encode()).hexdigest()
-    rows: Any = done.tokens.rows.float().cpu().numpy()
-    seen.features = ImageFeatures(rows, seen.grid, digest)
+    seen.features = seen.features_of(done.tokens)
     return done.treatments[0]
+
+
+def recorded(image: str, treatment: Treatment) -> Calibrated:
+    """What was done to an image, as an event of its trace."""
+    finding = treatment.finding
+    return Calibrated(
+        agent="pdc",
+        round=1,
+        image=image,
+        noise=finding.noise,
+        variant=finding.variant,
+        severity=finding.severity if finding.noisy else 0,
+        probabilities={name: round(value, 4) for name, value in finding.probabilities.items()},
+        operator=treatment.operator,
+        gate=round(treatment.gate, 4),
+        change=round(treatment.change, 4),
+    )

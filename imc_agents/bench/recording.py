@@ -209,12 +209,14 @@ class ObservedRefiner:
         """See ``Refines``."""
         return self._refiner.prompt_hashes()
 
-    async def refine(self, sample_id: str, question: str, record: Recorder) -> Refinement:
+    async def refine(
+        self, sample_id: str, question: str, record: Recorder, *, image: str | None = None
+    ) -> Refinement:
         """Refine, and note the text and how long the question was with none of its calls in flight."""
         clock, started = _Clock(), time.perf_counter()
         token = _CLOCK.set(clock)
         try:
-            found = await self._refiner.refine(sample_id, question, record)
+            found = await self._refiner.refine(sample_id, question, record, image=image)
         finally:
             _CLOCK.reset(token)
             self.outside_seconds += time.perf_counter() - started - clock.seconds

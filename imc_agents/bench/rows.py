@@ -190,7 +190,14 @@ class _Scripted:
     def prompt_hashes(self) -> dict[str, str]:
         return {}
 
-    async def refine(self, sample_id: str, question: str, record: Recorder) -> Refinement:  # noqa: ARG002
+    async def refine(
+        self,
+        sample_id: str,  # noqa: ARG002
+        question: str,
+        record: Recorder,
+        *,
+        image: str | None = None,  # noqa: ARG002
+    ) -> Refinement:
         await asyncio.sleep(0)
         at = question.find(_SLIP)
         record(Perceived(agent="perceive", round=1, text=question, clean=at < 0))

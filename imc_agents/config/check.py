@@ -16,13 +16,14 @@ CHANNELS = ("keyboard", "ocr", "sound", "spacing", "casing", "shorthand", "relev
 """Lexicon channels, each a model of how one kind of slip comes about."""
 
 _ONCE = ("perceiver", "supervisor", "adjudicator", "critic")
+_ANSWERER = "answerer"  # needed only where questions are answered
 _NAME = re.compile(r"[a-z][a-z0-9]*(_[a-z0-9]+)*")
 _GRAPH = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 def check(config: Config, tree: Node) -> list[str]:
     """Return one line for each rule that the configuration breaks, with its place in the tree."""
-    lines = [*_names(config), *_backends(config), *_once(config), *_specialists(config), *_sms(config)]
+    lines = [*_names(config), *_backends(config), *_once(config), *_specialists(config), *_graphs(config)]
     return [f"{place(tree, path)}: {problem}" for path, problem in lines]
 
 
@@ -50,12 +51,12 @@ def _backends(config: Config) -> Iterator[_Problem]:
 
 
 def _once(config: Config) -> Iterator[_Problem]:
-    for kind in _ONCE:
+    for kind in (*_ONCE, _ANSWERER):
         names = [name for name, role in config.roles.items() if role.kind == kind and role.enabled]
         if len(names) > 1:
             problem = f"only one enabled role may be {kind}, not {', '.join(names)}; set enabled: false on the others"
             yield ("roles", names[-1], "kind"), problem
-        elif not names:
+        elif not names and (kind != _ANSWERER or config.run.answer):
             off = [name for name, role in config.roles.items() if role.kind == kind]
             cure = f"enable roles.{off[0]}" if off else f"add one under roles with kind: {kind}"
             yield ("roles", *off[:1], "enabled"), f"one enabled role must be {kind}; {cure}"
@@ -95,7 +96,11 @@ def _channel(name: str, role: RoleConfig) -> Iterator[_Problem]:
         yield ("roles", name, "channel"), f"roles.{name}.channel: unknown channel {role.channel!r}{hint}"
 
 
-def _sms(config: Config) -> Iterator[_Problem]:
-    if not _GRAPH.fullmatch(config.sms.graph):
-        problem = f"sms.graph must be module:function, e.g. graphs.sms:build, not {config.sms.graph!r}"
-        yield ("sms", "graph"), problem
+def _graphs(config: Config) -> Iterator[_Problem]:
+    for path, graph, example in (
+        (("sms", "graph"), config.sms.graph, "graphs.sms:build"),
+        (("pdc", "graph"), config.pdc.graph, "graphs.pdc:build"),
+        (("graph",), config.graph, "graphs.imc:build"),
+    ):
+        if not _GRAPH.fullmatch(graph):
+            yield path, f"{'.'.join(path)} must be module:function, e.g. {example}, not {graph!r}"

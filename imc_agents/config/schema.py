@@ -17,6 +17,7 @@ __all__ = [
     "CritiqueConfig",
     "GuardConfig",
     "LexiconConfig",
+    "PdcConfig",
     "PerceiveConfig",
     "RoleConfig",
     "RunConfig",
@@ -58,7 +59,7 @@ class SamplingConfig(_Section):
 class RoleConfig(_Section):
     """One role that the MLLM plays. Specialists are config and a prompt, not code."""
 
-    kind: Literal["perceiver", "supervisor", "specialist", "adjudicator", "critic"] = Field(
+    kind: Literal["perceiver", "supervisor", "specialist", "adjudicator", "critic", "answerer"] = Field(
         description="The node of the graph that plays the role; there may be many specialists, one of each other."
     )
     description: str = Field(default="", description="One line that the supervisor and the trace show.")
@@ -214,6 +215,30 @@ class SmsConfig(_Section):
     critique: CritiqueConfig = Field(default_factory=CritiqueConfig, description="When another round runs.")
 
 
+class PdcConfig(_Section):
+    """The calibration of image features."""
+
+    graph: str = Field(
+        default="graphs.pdc:build", description="`module:function` that builds the graph of the image branch."
+    )
+    bank: str = Field(
+        default="",
+        description="Folder that `imc prototypes build` made; empty leaves images as they are.",
+    )
+    encoder: str = Field(
+        default="", description="Where the bank's encoder is now, if it was moved, as `--encoder` takes it."
+    )
+    device: str = Field(default="cpu", description="Where the encoder runs: cpu, cuda or cuda:N.")
+    operator: str = Field(
+        default="auto", description="auto, identity, or an operator; `imc prototypes show` lists them."
+    )
+    strength: float = Field(default=1.0, ge=0, description="Factor on every correction.")
+    images: str = Field(
+        default="",
+        description="Folder in which the images of the rows lie; empty is that of the input file.",
+    )
+
+
 class GuardConfig(_Section):
     """The clinical invariants that no edit may break."""
 
@@ -252,6 +277,10 @@ class RunConfig(_Section):
         le=1,
         description="Share of failed rows above which the run ends with exit code 3.",
     )
+    answer: bool = Field(
+        default=False,
+        description="Also answer each question, from the refined text and its image if it has one.",
+    )
     keep_prompts: bool = Field(default=True, description="Keep prompts and replies in the trace.")
 
 
@@ -261,6 +290,10 @@ class Config(_Section):
     seed: int = Field(
         default=0, ge=0, description="Base seed; each sample derives its own from it and its id."
     )
+    graph: str = Field(
+        default="graphs.imc:build",
+        description="`module:function` that joins the graphs of text and images into the whole one.",
+    )
     backends: dict[str, BackendConfig] = Field(
         default_factory=lambda: {"default": BackendConfig()},
         description="Models by name; roles refer to them. `default` must be there.",
@@ -269,6 +302,16 @@ class Config(_Section):
         default_factory=dict, description="The roles by name. Adding a specialist is adding an entry here."
     )
     sms: SmsConfig = Field(default_factory=SmsConfig, description="The multi-agent system for text.")
+    pdc: PdcConfig = Field(default_factory=PdcConfig, description="The calibration of image features.")
     guard: GuardConfig = Field(default_factory=GuardConfig, description="Clinical invariants.")
     lexicon: LexiconConfig = Field(default_factory=LexiconConfig, description="Vocabulary.")
     run: RunConfig = Field(default_factory=RunConfig, description="How a batch runs.")
+
+    @property
+    def taking_part(self) -> dict[str, RoleConfig]:
+        """The roles that are played: the enabled ones, and the answerer only where questions are answered."""
+        return {
+            name: role
+            for name, role in self.roles.items()
+            if role.enabled and (role.kind != "answerer" or self.run.answer)
+        }

@@ -27,6 +27,7 @@ class _Scoring(BaseModel):
 class _Message(BaseModel):
     role: str
     content: str
+    images: list[str] = []
 
 
 _CHAT = TypeAdapter(list[_Message])
@@ -58,9 +59,13 @@ class CallViews:
             if call.operation == "score":
                 return self._scoring(_Scoring.model_validate_json(call.prompt), call.reply)
             chat = _CHAT.validate_json(call.prompt)
-            return [(message.role, self._block(message.content)) for message in chat] + reply
+            return [row for message in chat for row in self._message(message)] + reply
         except ValidationError:
             return [("prompt", self._block(call.prompt)), *reply]
+
+    def _message(self, message: _Message) -> list[tuple[str, Text]]:
+        images = [("image", Text(inert(image, self.look), "dim")) for image in message.images]
+        return [*images, (message.role, self._block(message.content))]
 
     def _scoring(self, request: _Scoring, reply: str) -> list[tuple[str, Text]]:
         rows = [("context", Text("as above", "dim italic"))]

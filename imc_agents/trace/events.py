@@ -11,7 +11,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 __all__ = [
+    "Answered",
     "Assessed",
+    "Calibrated",
     "Called",
     "Critiqued",
     "EditRecord",
@@ -164,6 +166,50 @@ class Flagged(_Record):
     detail: str
 
 
+class Calibrated(_Record):
+    """Which noise an image was found to have, and what was done to its features.
+
+    Attributes:
+        image: Path of the image within the folder of images.
+        noise: Name of the noise, ``clean`` or ``unknown``.
+        variant: Which of the noise's variants, where it has some.
+        severity: 1 to 5; 0 where it is clean or unknown.
+        probabilities: By noise.
+        operator: What corrected the features; ``identity`` where they were left alone.
+        gate: 1 - p(clean) where corrected, else 0.
+        change: Length of the correction over that of the tokens' deviation from their mean.
+    """
+
+    type: Literal["calibrated"] = "calibrated"
+    agent: str
+    round: int
+    image: str
+    noise: str
+    variant: str = ""
+    severity: int
+    probabilities: dict[str, float]
+    operator: str
+    gate: float
+    change: float
+
+
+class Answered(_Record):
+    """The model's answer.
+
+    Attributes:
+        way: What it read: everything as it came, the refined text, the calibrated image, or both.
+        question: The text that it read.
+        answer: Its answer.
+    """
+
+    type: Literal["answered"] = "answered"
+    agent: str
+    round: int
+    way: Literal["raw", "text", "image", "full"]
+    question: str
+    answer: str
+
+
 class Called(_Record):
     """One call of the model by an agent. Prompt and reply are kept for ``imc trace show --prompts``."""
 
@@ -181,7 +227,17 @@ class Called(_Record):
 
 
 Event = Annotated[
-    Perceived | Instantiated | Proposed | Assessed | Vetoed | Merged | Critiqued | Flagged | Called,
+    Perceived
+    | Instantiated
+    | Proposed
+    | Assessed
+    | Vetoed
+    | Merged
+    | Critiqued
+    | Flagged
+    | Calibrated
+    | Answered
+    | Called,
     Field(discriminator="type"),
 ]
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from imc_agents.trace.events import (
+    Answered,
     Assessed,
+    Calibrated,
     Called,
     Critiqued,
     EditRecord,
@@ -113,6 +115,8 @@ class Round:
     merged: list[Merged] = field(default_factory=list[Merged])
     critiqued: list[Critiqued] = field(default_factory=list[Critiqued])
     flagged: list[Flagged] = field(default_factory=list[Flagged])
+    calibrated: list[Calibrated] = field(default_factory=list[Calibrated])
+    answered: list[Answered] = field(default_factory=list[Answered])
     calls: dict[str, list[Called]] = field(default_factory=dict[str, list[Called]])
 
     def cost(self, agent: str) -> Cost:
@@ -153,6 +157,10 @@ def _round(number: int, events: list[Event]) -> Round:
                 found.critiqued.append(event)
             case Flagged():
                 found.flagged.append(event)
+            case Calibrated():
+                found.calibrated.append(event)
+            case Answered():
+                found.answered.append(event)
             case Called():
                 found.calls.setdefault(event.agent, []).append(event)
     candidates = _candidates(found, proposed)

@@ -46,7 +46,15 @@ def test_packaged_prompts_keep_their_contract_and_render(name):
         assert prompt.render_text(**values)
 
 
-@pytest.mark.parametrize("name", [name for name in PACKAGED if load_prompt(name).is_chat])
+def test_the_answerer_reads_the_question_as_visual_models_were_trained_to():
+    (message,) = load_prompt("answer").render(question="Is there {{ x }}?")
+    assert message.content == "Is there {{ x }}?\nAnswer with a short phrase."
+
+
+# The answerer is left out: it is there to do what the question asks.
+@pytest.mark.parametrize(
+    "name", [name for name in PACKAGED if load_prompt(name).is_chat and name != "answer"]
+)
 def test_what_users_wrote_comes_last_and_fenced_and_is_called_data(name):
     prompt = load_prompt(name)
     values = dict(CONTRACTS[contract_of(name)].variables)
