@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from imc_agents.config.schema import Config
     from imc_agents.runs.execute import RunResult
 
-__all__ = ["refine", "resume"]
+__all__ = ["check_backends", "refine", "resume"]
 
 _OVER_THRESHOLD = 3
 _INTERRUPTED = 130
@@ -62,6 +62,27 @@ def refine(
     only: Annotated[
         list[str] | None, typer.Option("--only", help="Take the row with this id only; repeatable.")
     ] = None,
+    bank: Annotated[
+        str | None,
+        typer.Option(
+            "--bank", metavar="DIR", help="Name the noise of the rows' images by this bank: pdc.bank."
+        ),
+    ] = None,
+    image_field: Annotated[
+        str | None,
+        typer.Option(
+            "--image-field",
+            help="Field with the image's path; default image, image_path, image_name or img_name.",
+        ),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option("--images", metavar="DIR", help="Folder of the images; default that of FILE."),
+    ] = None,
+    answer: Annotated[
+        bool,
+        typer.Option("--answer", help="Also answer each question, from its image if it has one: run.answer."),
+    ] = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print every request that would be sent; send and write nothing."),
@@ -87,7 +108,9 @@ def refine(
 ) -> None:
     """Refine the noisy questions of a file.
 
-    The output has the rows of FILE, with refined, changed, flags, confidence, status and error added.
+    The output has the rows of FILE, with refined, changed, flags, confidence, status and error added. With a bank also
+    image_noise, image_severity, image_probability and image_operator; with --answer the answer, from the refined text
+    and the calibrated image.
 
     A run folder keeps everything: `imc resume` goes on after an interruption, `imc trace` shows why.
     """
@@ -101,11 +124,19 @@ def refine(
         "backends.default.model": model,
         "backends.default.options.base_url": base_url[0] if base_url and len(base_url) == 1 else base_url,
         "run.concurrency": concurrency,
+        "run.answer": answer or None,
+        "pdc.bank": bank,
+        "pdc.images": None if images is None else str(images),
     }
     given = [f"{key}={json.dumps(value)}" for key, value in shortcuts.items() if value is not None]
     resolved = load_config(config, profile, [*(overrides or ()), *given]).config
-    selection = Selection(limit=limit, only=tuple(only or ()))
     source = _source(file)
+    looks = bool(resolved.pdc.bank)
+    if image_field is not None and not (looks or resolved.run.answer):
+        raise UsageError("--image-field: nothing looks at images; add --bank DIR, or --answer")
+    if looks or resolved.run.answer:
+        resolved = _with_folder(resolved, source)
+    selection = Selection(limit=limit, only=tuple(only or ()))
     if dry_run:
         from imc_agents.commands.dry_run import print_requests
 
@@ -113,7 +144,7 @@ def refine(
         return
     if output is None and isinstance(source, Path):
         output = source.with_name(f"{source.stem}.refined{source.suffix}")
-    _check_backends(resolved, base_url)
+    check_backends(resolved, base_url)
     refiner = Refiner(resolved)
     folder = start_run(
         source,
@@ -126,6 +157,9 @@ def refine(
         format=format,
         question_field=question_field,
         id_field=id_field,
+        image_field=image_field,
+        images=looks,
+        answers=resolved.run.answer,
         selection=selection,
     )
     _carry_out(folder, refiner, resolved, quiet=quiet, trace_one=trace_one)
@@ -172,15 +206,31 @@ def resume(
     )
 
 
-def _check_backends(config: Config, base_url: list[str] | None) -> None:
+def check_backends(config: Config, base_url: list[str] | None) -> None:
     """Find mistakes in the backends' settings before there is a run folder."""
     from imc_agents.models.registry import create_backend
 
     kind = config.backends["default"].kind
     if base_url and kind in ("embedded", "vllm-engine"):
         raise UsageError(f"--base-url: the {kind} backend has no server; add --backend vllm (or openai)")
-    for name in sorted({role.backend for role in config.roles.values() if role.enabled}):
+    for name in sorted({role.backend for role in config.taking_part.values()}):
         create_backend(config.backends[name])
+
+
+def _with_folder(config: Config, source: Path | BinaryIO) -> Config:
+    """The configuration with the folder of the images written out, so that a run can be resumed from anywhere."""
+    folder = (
+        Path(config.pdc.images)
+        if config.pdc.images
+        else source.parent
+        if isinstance(source, Path)
+        else Path()
+    )
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: no folder of images; name it by --images")
+    bank = str(Path(config.pdc.bank).absolute()) if config.pdc.bank else ""
+    pdc = config.pdc.model_copy(update={"images": str(folder.absolute()), "bank": bank})
+    return config.model_copy(update={"pdc": pdc})
 
 
 def _source(file: str) -> Path | BinaryIO:

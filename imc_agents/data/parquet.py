@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from imc_agents.data.rows import RESULT_FIELDS, Layout, Row, Writer, check_row, choose_fields
+from imc_agents.data.rows import Layout, Row, Writer, check_row, choose_fields
 from imc_agents.errors import UsageError
 
 __all__ = ["ParquetReader", "open_parquet"]
@@ -86,18 +86,24 @@ class ParquetReader:
     def writer(self, stream: BinaryIO, layout: Layout) -> Writer:
         """Return a writer with the columns and the metadata of the file that is read."""
         pa, pq = _arrow()
-        types = (pa.string(), pa.bool_(), pa.list_(pa.string()), pa.float64(), pa.string(), pa.string())
-        columns = [layout.names[name] for name in RESULT_FIELDS]
+        types = {
+            "changed": pa.bool_(),
+            "flags": pa.list_(pa.string()),
+            "confidence": pa.float64(),
+            "image_severity": pa.int64(),
+            "image_probability": pa.float64(),
+        }
         with _file(self.path) as file:
             schema = file.schema_arrow
-            for column, kind in zip(columns, types, strict=True):
-                schema = schema.append(pa.field(column, kind))
-        return _ParquetWriter(schema, pq.ParquetWriter(stream, schema))
+            for name, column in layout.names.items():
+                schema = schema.append(pa.field(column, types.get(name, pa.string())))
+        return _ParquetWriter(schema, tuple(layout.names), pq.ParquetWriter(stream, schema))
 
 
 @dataclass(slots=True)
 class _ParquetWriter:
     schema: Any
+    added: tuple[str, ...]
     target: Any
     batches: list[Any] = field(default_factory=list[Any])
     waiting: list[tuple[_ArrowRow, Mapping[str, Any]]] = field(
@@ -124,7 +130,7 @@ class _ParquetWriter:
         kept = self.waiting[0][0].batch.take(offsets)
         added = [
             pa.array([result[name] for _, result in self.waiting], type=self.schema.field(position).type)
-            for position, name in enumerate(RESULT_FIELDS, start=kept.num_columns)
+            for position, name in enumerate(self.added, start=kept.num_columns)
         ]
         self.batches.append(pa.RecordBatch.from_arrays([*kept.columns, *added], schema=self.schema))
         self.waiting.clear()

@@ -1,7 +1,7 @@
 """What every format shares: a row, the checks of its question and id, and the columns that a refinement adds.
 
 Readers yield every record of a file exactly once, broken ones too: those carry an ``error`` that names the file,
-the line, the field and the cure. Writers put the record back as it came and add the columns of ``RESULT_FIELDS``.
+the line, the field and the cure. Writers put the record back as it came and add the columns of a ``Layout``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ from typing import Any, BinaryIO, Protocol, runtime_checkable
 from imc_agents.errors import UsageError, nearest
 
 __all__ = [
+    "ANSWER_FIELDS",
     "BOM",
     "ID_NAMES",
+    "IMAGE_FIELDS",
     "MAX_RECORD_BYTES",
     "QUESTION_NAMES",
     "RESULT_FIELDS",
@@ -54,8 +56,14 @@ SHOWN_BYTES = 1000
 RESULT_FIELDS = ("refined", "changed", "flags", "confidence", "status", "error")
 """What a writer adds to each row, in this order."""
 
+IMAGE_FIELDS = ("image_noise", "image_severity", "image_probability", "image_operator")
+"""What it adds where images were looked at: the noise, 1 to 5 (0: clean), how likely it is, what corrected it."""
+
+ANSWER_FIELDS = ("answer",)
+"""What it adds where questions were answered."""
+
 _RAW_FIELDS = ("_raw", "_raw_base64")
-_ADDED = frozenset(RESULT_FIELDS + _RAW_FIELDS)
+_ADDED = frozenset(RESULT_FIELDS + IMAGE_FIELDS + ANSWER_FIELDS + _RAW_FIELDS)
 _PREFIX = "imc_"
 
 
@@ -72,6 +80,7 @@ class Row:
         line: Line on which the record starts, from 1; in Parquet, which has no lines, the number of the row.
         flags: ``missing_id`` where the file has ids but this row has none.
         raw: The bytes of the record in text formats, without the line end.
+        image: Path of its image, where images are looked at and it has one.
     """
 
     index: int
@@ -82,6 +91,7 @@ class Row:
     line: int
     flags: tuple[str, ...] = ()
     raw: bytes = field(default=b"", repr=False)
+    image: str | None = None
 
     @property
     def readable(self) -> bool:
@@ -94,7 +104,8 @@ class Layout:
     """How the added columns are called in one output file.
 
     Attributes:
-        names: Column name by result field; ``imc_`` precedes a name that the input already uses.
+        names: Column name by added field, in the order in which they are written; ``imc_`` precedes a name that the
+            input already uses.
         raw_names: Column name by ``_raw`` and ``_raw_base64``; only those that some broken row needs.
     """
 
@@ -111,7 +122,7 @@ class Writer(Protocol):
     """Writes rows of one format."""
 
     def write(self, row: Row, result: Mapping[str, Any]) -> None:
-        """Write a row as it came with the values of ``RESULT_FIELDS`` added."""
+        """Write a row as it came with the values of the layout's fields added."""
         ...
 
     def close(self) -> None:
@@ -235,12 +246,13 @@ def refuse_utf16(path: Path, start: bytes) -> None:
         raise UsageError(f"{path}: the file is UTF-16; convert it with `iconv -f UTF-16 -t UTF-8`")
 
 
-def survey(rows: Iterable[Row], columns: Iterable[str] = ()) -> Layout:
+def survey(rows: Iterable[Row], columns: Iterable[str] = (), added: Sequence[str] = RESULT_FIELDS) -> Layout:
     """Return how the added columns are called so that no field of these rows is overwritten.
 
     Args:
         rows: The rows that will be written.
         columns: Columns that will be written even if no row can be read, as a ``Tabular`` reader has them.
+        added: The fields that will be added.
     """
     taken = set(columns)
     raw: set[str] = set()
@@ -250,7 +262,7 @@ def survey(rows: Iterable[Row], columns: Iterable[str] = ()) -> Layout:
                 taken.add(name)
         if not row.readable:
             raw.update(raw_values(row))
-    names = {name: _free(name, taken) for name in RESULT_FIELDS}
+    names = {name: _free(name, taken) for name in added}
     return Layout(names, {name: _free(name, taken) for name in _RAW_FIELDS if name in raw})
 
 

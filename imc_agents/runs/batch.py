@@ -14,6 +14,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from imc_agents.data.rows import Row
 from imc_agents.errors import (
@@ -30,8 +31,16 @@ from imc_agents.trace.events import Called, Event, Recorder
 
 __all__ = ["OnProgress", "Refine", "run_batch"]
 
-Refine = Callable[[str, str, Recorder], Awaitable[Refinement]]
-"""Refines one question: (sample id, question, recorder) -> refinement."""
+
+class Refine(Protocol):
+    """Refines one question."""
+
+    def __call__(
+        self, sample_id: str, question: str, record: Recorder, *, image: str | None = None
+    ) -> Awaitable[Refinement]:
+        """Take a question, and its image where there is one, through the agents."""
+        ...
+
 
 OnProgress = Callable[[Refinement | None], None]
 """Told of each finished row; without a refinement where the row had been finished before."""
@@ -165,7 +174,9 @@ async def _refine_row(
             for pause in (*_pauses(sample_id, infra_retries), None):
                 recording = _Recording()
                 try:
-                    refinement = _storable(await refine(sample_id, row.question, recording.record))
+                    refinement = _storable(
+                        await refine(sample_id, row.question, recording.record, image=row.image)
+                    )
                     return replace(refinement, flags=(*refinement.flags, *flags)), recording.events
                 except BackendUnreachableError:
                     raise

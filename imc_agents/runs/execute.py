@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from imc_agents.config.schema import RunConfig
+from imc_agents.data.images import with_images
 from imc_agents.data.rows import Layout, Row
 from imc_agents.errors import ConfigError, ImcError
 from imc_agents.models.protocol import Capabilities, EngineWork
@@ -37,8 +38,10 @@ class Refines(Protocol):
         """Load or reach the models; return what they are by backend name."""
         ...
 
-    async def refine(self, sample_id: str, question: str, record: Recorder) -> Refinement:
-        """Refine one question."""
+    async def refine(
+        self, sample_id: str, question: str, record: Recorder, *, image: str | None = None
+    ) -> Refinement:
+        """Refine one question, and look at its image where there is one."""
         ...
 
     async def engine_work(self) -> EngineWork | None:
@@ -132,7 +135,9 @@ async def execute_run(
         work: EngineWork | None = None
 
         def rows() -> Iterator[Row]:
-            return select(reader.rows(), log.manifest.selection)
+            chosen = select(reader.rows(), log.manifest.selection)
+            field = log.manifest.input.image_field
+            return chosen if field is None else with_images(chosen, reader.path, field)
 
         async def refine_rest() -> bool:
             nonlocal forgotten, work
@@ -163,7 +168,7 @@ async def execute_run(
             # A run that only lacks its output file needs no model.
             if before.rows - retried == log.manifest.rows or await refine_rest():
                 written = output_path(folder, log.manifest)
-                layout = export(reader, rows, writer, written)
+                layout = export(reader, rows, writer, written, log.manifest.added)
                 if target is not None:
                     publish(written, target)
         except ImcError as error:
@@ -275,7 +280,9 @@ def _refine(refiner: Refines, keep_prompts: bool) -> Refine:
 
         return keep
 
-    async def refine(sample_id: str, question: str, record: Recorder) -> Refinement:
-        return await refiner.refine(sample_id, question, without_prompts(record))
+    async def refine(
+        sample_id: str, question: str, record: Recorder, *, image: str | None = None
+    ) -> Refinement:
+        return await refiner.refine(sample_id, question, without_prompts(record), image=image)
 
     return refine

@@ -12,20 +12,26 @@ import os
 import secrets
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from imc_agents.data.registry import format_of
-from imc_agents.data.rows import Layout, Reader, Row, Tabular, survey
+from imc_agents.data.rows import RESULT_FIELDS, Layout, Reader, Row, Tabular, survey
 from imc_agents.errors import UsageError
 from imc_agents.runs.writer import RunWriter
 
 __all__ = ["check_target", "export", "publish"]
 
 
-def export(reader: Reader, rows: Callable[[], Iterator[Row]], writer: RunWriter, target: Path) -> Layout:
+def export(
+    reader: Reader,
+    rows: Callable[[], Iterator[Row]],
+    writer: RunWriter,
+    target: Path,
+    added: Sequence[str] = RESULT_FIELDS,
+) -> Layout:
     """Write the rows with their results to ``target``, replacing it in one step; return how columns are called.
 
     Args:
@@ -33,11 +39,12 @@ def export(reader: Reader, rows: Callable[[], Iterator[Row]], writer: RunWriter,
         rows: Returns the selected rows, from the first, each time it is called.
         writer: The run; every row must be finished.
         target: The output file in the run folder.
+        added: The fields that are added to the rows.
 
     Raises:
         UsageError: if it cannot be written.
     """
-    layout = survey(rows(), reader.columns if isinstance(reader, Tabular) else ())
+    layout = survey(rows(), reader.columns if isinstance(reader, Tabular) else (), added)
     temporary = _beside(target)
     try:
         with temporary.open("wb") as stream:
@@ -122,7 +129,8 @@ def _promises_other_format(target: Path, kind: str) -> bool:
 def _result(row: Row, stored: tuple[Any, ...] | None) -> dict[str, Any]:
     if stored is None or stored[0] != row.index:
         raise UsageError(f"row {row.index + 1} ({row.id}) is not in the run store; resume the run")
-    _, refined, changed, flags, confidence, status, error = stored
+    _, refined, changed, flags, confidence, status, error, seen, said = stored
+    found: dict[str, Any] = json.loads(seen) if seen else {}
     return {
         "refined": None if row.question is None else refined,
         "changed": bool(changed),
@@ -130,6 +138,11 @@ def _result(row: Row, stored: tuple[Any, ...] | None) -> dict[str, Any]:
         "confidence": confidence,
         "status": status,
         "error": error,
+        "image_noise": found.get("noise"),
+        "image_severity": found.get("severity"),
+        "image_probability": found["probabilities"].get(found["noise"]) if found else None,
+        "image_operator": found.get("operator"),
+        "answer": json.loads(said)["answer"] if said else None,
     }
 
 

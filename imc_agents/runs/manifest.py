@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from imc_agents.data.rows import RESULT_FIELDS
 from imc_agents.errors import UsageError
 
 __all__ = [
@@ -52,6 +53,7 @@ class InputInfo(_Record):
         rows: Rows of the file, bad ones included.
         question_field: Field that holds the question.
         id_field: Field that holds the id, or None where ids are made from row numbers.
+        image_field: Field that names the image; None where images are not looked at.
     """
 
     path: str
@@ -62,6 +64,7 @@ class InputInfo(_Record):
     rows: int
     question_field: str
     id_field: str | None
+    image_field: str | None = None
 
 
 class Selection(_Record):
@@ -80,6 +83,7 @@ class Manifest(_Record):
         updated: When this manifest was written.
         seconds: Time spent refining, all sittings together.
         sittings: How often it was started or resumed.
+        added: The fields that the output has beyond those of the input, by the names of ``data.rows``.
     """
 
     manifest_version: int = 1
@@ -101,6 +105,7 @@ class Manifest(_Record):
     updated: str
     seconds: float = 0.0
     sittings: int = 0
+    added: tuple[str, ...] = RESULT_FIELDS
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from imc_agents import __version__
+from imc_agents.data.images import choose_image_field
 from imc_agents.data.registry import format_of, open_reader
-from imc_agents.data.rows import Reader, Row
+from imc_agents.data.rows import ANSWER_FIELDS, IMAGE_FIELDS, RESULT_FIELDS, Reader, Row
 from imc_agents.errors import UsageError
 from imc_agents.runs.export import check_target
 from imc_agents.runs.manifest import InputInfo, Manifest, Selection, write_manifest
@@ -37,6 +38,9 @@ def start_run(
     format: str | None = None,
     question_field: str | None = None,
     id_field: str | None = None,
+    image_field: str | None = None,
+    images: bool = False,
+    answers: bool = False,
     selection: Selection = Selection(),
 ) -> Path:
     """Make the folder of a new run and return it; ``execute_run`` does the rest.
@@ -52,6 +56,9 @@ def start_run(
         format: Name of the reader; None goes by the suffix, and for a stream means ``jsonl``.
         question_field: Field with the question; None chooses.
         id_field: Field with the id; None chooses.
+        image_field: Field that names the image; None chooses.
+        images: Whether images are looked at.
+        answers: Whether questions are answered, from their images where they have some.
         selection: Which rows to take.
 
     Raises:
@@ -63,6 +70,7 @@ def start_run(
         # A mistake in the input shows before anything is created.
         reader = open_reader(source, format=format, question_field=question_field, id_field=id_field)
         total, rows = count_rows(reader, selection)
+        seen_field = choose_image_field(reader, image_field) if images or answers else None
         if output is not None:
             check_target(output, source, reader.format)
         folder = make_run_folder(directory, name or source.stem)
@@ -75,6 +83,7 @@ def start_run(
             spool = spool_stdin(source, folder / f"input.{kind}")
             reader = open_reader(spool, format=kind, question_field=question_field, id_field=id_field)
             total, rows = count_rows(reader, selection)
+            seen_field = choose_image_field(reader, image_field) if images or answers else None
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -96,9 +105,15 @@ def start_run(
             rows=total,
             question_field=reader.question_field,
             id_field=reader.id_field,
+            image_field=seen_field,
         ),
         selection=selection,
         rows=rows,
+        added=(
+            *RESULT_FIELDS,
+            *(IMAGE_FIELDS if images and seen_field is not None else ()),
+            *(ANSWER_FIELDS if answers else ()),
+        ),
         output=None if output is None else str(output.absolute()),
         created=now,
         updated=now,

@@ -193,9 +193,14 @@ class RunWriter:
         return read_totals(self._connection)
 
     def results(self) -> sqlite3.Cursor:
-        """Return a cursor over what the output file needs of each stored row, in input order."""
+        """Return a cursor over what the output file needs of each stored row, in input order.
+
+        What was found in its image, and its answer, are events as JSON, or None.
+        """
         return self._connection.execute(
-            "SELECT row_index, refined, changed, flags, confidence, status, error FROM samples ORDER BY row_index"
+            "SELECT row_index, refined, changed, flags, confidence, status, error,"
+            f" {_LAST_EVENT.format('calibrated')}, {_LAST_EVENT.format('answered')}"
+            " FROM samples ORDER BY row_index"
         )
 
     def write_manifest(self, manifest: Manifest) -> None:
@@ -232,6 +237,10 @@ class RunWriter:
         )
 
 
+_LAST_EVENT = (
+    "(SELECT body FROM events e WHERE e.row_index = samples.row_index AND e.type = '{}'"
+    " ORDER BY seq DESC LIMIT 1)"
+)
 _INSERT_SAMPLE = f"INSERT OR REPLACE INTO samples VALUES ({', '.join('?' * 15)})"
 _INSERT_EVENT = "INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?, ?, ?)"
 

@@ -24,7 +24,9 @@ from imc_agents.errors import BackendUnreachableError, DataError, InfraError, Mo
 from imc_agents.models.protocol import Capabilities
 from imc_agents.refinement import Refinement
 from imc_agents.trace.events import (
+    Answered,
     Assessed,
+    Calibrated,
     Called,
     EditRecord,
     Instantiated,
@@ -49,6 +51,7 @@ class Refiner:
 
     def __init__(self, config: object, *, dry_run: Callable[[str], None] | None = None) -> None:
         self.dry_run = dry_run
+        self.answers = bool(getattr(getattr(config, "run", None), "answer", False))
         self.longest = float(os.environ.get("SCRIPTED_SECONDS", "0.004"))
         self.prompts = os.environ.get("SCRIPTED_PROMPTS", "abc")
         self.attempts: dict[str, int] = {}
@@ -66,8 +69,18 @@ class Refiner:
     def prompt_hashes(self) -> dict[str, str]:
         return {"likelihood": self.prompts}
 
-    async def refine(self, sample_id: str, question: str, record: Recorder) -> Refinement:
+    async def refine(
+        self, sample_id: str, question: str, record: Recorder, *, image: str | None = None
+    ) -> Refinement:
         refinement = await self._refine(sample_id, question, record)
+        if image is not None:
+            if image == "gone.png":
+                raise DataError("gone.png: the image cannot be read")
+            seen = {"noise": "motion", "severity": 3, "probabilities": {"clean": 0.25, "motion": 0.75}}
+            done = {"operator": "ridge", "gate": 0.75, "change": 0.5}
+            record(Calibrated(agent="pdc", round=1, image=image, **seen, **done))
+        if self.answers:
+            record(Answered(agent="answer", round=1, way="full", question=question, answer=f"saw {image}"))
         if log := os.environ.get("SCRIPTED_LOG"):
             with Path(log).open("a") as stream:
                 stream.write(f"{sample_id}\n")

@@ -126,7 +126,9 @@ def test_pauses_between_attempts_grow_and_do_not_depend_on_the_clock(tmp_path):
 def test_an_infrastructure_error_is_tried_again_as_often_as_is_set(tmp_path):
     attempts = 0
 
-    async def refine(sample_id: str, question: str, record: Recorder) -> Refinement:
+    async def refine(
+        sample_id: str, question: str, record: Recorder, *, image: str | None = None
+    ) -> Refinement:
         nonlocal attempts
         attempts += 1
         raise InfraError("down")
@@ -159,7 +161,9 @@ def test_rows_are_read_only_as_they_are_needed(tmp_path):
             most = max(most, read - finished)
             yield make_row(index, "A?")
 
-    async def refine(sample_id: str, question: str, record: Recorder) -> Refinement:
+    async def refine(
+        sample_id: str, question: str, record: Recorder, *, image: str | None = None
+    ) -> Refinement:
         nonlocal finished
         await asyncio.sleep(0.001)
         finished += 1
@@ -174,7 +178,9 @@ def test_rows_are_read_only_as_they_are_needed(tmp_path):
 def test_what_concerns_all_rows_ends_the_batch_and_keeps_what_is_done(tmp_path, error):
     cancelled: list[str] = []
 
-    async def refine(sample_id: str, question: str, record: Recorder) -> Refinement:
+    async def refine(
+        sample_id: str, question: str, record: Recorder, *, image: str | None = None
+    ) -> Refinement:
         if question == "bad":
             await asyncio.sleep(0.05)
             raise error
@@ -197,7 +203,9 @@ def test_stop_cancels_what_is_in_flight_and_a_second_batch_does_only_the_rest(tm
     stop = asyncio.Event()
     asked: list[str] = []
 
-    async def refine(sample_id: str, question: str, record: Recorder) -> Refinement:
+    async def refine(
+        sample_id: str, question: str, record: Recorder, *, image: str | None = None
+    ) -> Refinement:
         if not asked:
             asyncio.get_running_loop().call_later(0.05, stop.set)
         asked.append(sample_id)
@@ -219,7 +227,9 @@ def test_stop_cancels_what_is_in_flight_and_a_second_batch_does_only_the_rest(tm
 
 
 def test_text_that_cannot_be_stored_is_a_model_error(tmp_path):
-    async def refine(sample_id: str, question: str, record: Recorder) -> Refinement:
+    async def refine(
+        sample_id: str, question: str, record: Recorder, *, image: str | None = None
+    ) -> Refinement:
         if question == "event":
             record(Perceived(agent="a", round=1, text="\ud83d", clean=True))
         return Refinement(question, "\ud83d", "ok", confidence=float("nan") if question == "nan" else 1)
@@ -229,7 +239,9 @@ def test_text_that_cannot_be_stored_is_a_model_error(tmp_path):
 
 
 def test_a_full_disk_is_one_clear_error_and_loses_nothing_that_was_stored(tmp_path):
-    async def refine(sample_id: str, question: str, record: Recorder) -> Refinement:
+    async def refine(
+        sample_id: str, question: str, record: Recorder, *, image: str | None = None
+    ) -> Refinement:
         call = {"agent": "a", "round": 1, "operation": "generate", "backend": "default", "reply": ""}
         costs = {"prompt_tokens": 1, "completion_tokens": 0, "milliseconds": 1}
         record(Called(**call, **costs, prompt="x" * 20_000))
