@@ -41,6 +41,7 @@ _REFINE, _LOOK, _SHAPE, _STUDY = "Refine", "Look at what happened", "Shape the a
 
 COMMANDS: dict[str, Entry] = {
     "refine": Entry("refine", "refine", "Refine the noisy questions of a file.", _REFINE),
+    "ask": Entry("ask", "ask", "Answer a question from its refined text and its calibrated image.", _REFINE),
     "resume": Entry("refine", "resume", "Go on with a run that was interrupted.", _REFINE),
     "calibrate": Entry(
         "calibrate", "calibrate", "Tell which noise images have and calibrate their features.", _REFINE
