@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from imc_agents.bench.image_tasks import Readout, Task, fit_readout
+from imc_agents.bench.image_tasks import Labelled, Readout, Task, fit_readout
 from imc_agents.noise.registry import SEVERITIES, NoiseSpec
 from imc_agents.vision.bank import Bank, Part, without
 from imc_agents.vision.build import Sample, at_encoder_size, build_bank
@@ -90,6 +90,7 @@ def bench_images(
     test_images: int | None,
     batch: int = 32,
     tell: Callable[[str], None] = lambda _: None,
+    keep: Callable[[list[Cell], list[Recognition]], None] | None = None,
 ) -> tuple[list[Cell], list[Recognition]]:
     """Measure recognition and accuracy.
 
@@ -102,6 +103,7 @@ def bench_images(
         test_images: Of each task at most; None is all.
         batch: Images encoded at once.
         tell: Told what is being done.
+        keep: Given what there is after each seed, so that a run that is cut off leaves something.
     """
     cells: list[Cell] = []
     recognitions: list[Recognition] = []
@@ -110,38 +112,42 @@ def bench_images(
     for seed in range(seeds):
         tell(f"seed {seed}: bank")
         bank = build_bank(encoder, _bank_samples(tasks, bank_images, seed), noises, seed=seed, batch=batch)
+        chosen = [_subset(task.test, test_images, seed) for task in tasks]
+        clean = [_arrays(encoder, items) for items in chosen]
         for noise, severity in [
             (None, 0),
             *((noise, severity) for noise in noises for severity in SEVERITIES),
         ]:
             tell(f"seed {seed}: {noise.name if noise else CLEAN} {severity or ''}")
-            for task, readout in zip(tasks, readouts, strict=True):
-                chosen = _subset(task.test, test_images, seed)
-                samples = [item.sample for item in chosen]
-                labels = [item.label for item in chosen]
-                view = _View(encoder, bank, readout, samples, labels, noise, severity, 1000 + seed, batch)
-                found, counts = _measure(view)
+            for task, readout, items, arrays in zip(tasks, readouts, chosen, clean, strict=True):
+                shown = [
+                    array if noise is None else _noisy(array, item, noise, severity, 1000 + seed)
+                    for array, item in zip(arrays, items, strict=True)
+                ]
+                labels = [item.label for item in items]
+                found, counts = _measure(_View(encoder, bank, readout, shown, labels, noise, severity, batch))
                 recognitions.append(_recognised(seed, task.name, noise, severity, found))
                 name = noise.name if noise else CLEAN
                 cells += [
-                    Cell(seed, task.name, name, severity, method, right, len(chosen))
+                    Cell(seed, task.name, name, severity, method, right, len(items))
                     for method, right in counts.items()
                 ]
+        if keep is not None:
+            keep(cells, recognitions)
     return cells, recognitions
 
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """Test images under one noise, and everything that looks at them."""
+    """Test images under one noise (uint8 [H, W, 3] each), and everything that looks at them."""
 
     encoder: Encoder
     bank: Bank
     readout: Readout
-    samples: Sequence[Sample]
+    images: Sequence[Any]
     labels: Sequence[int]
     noise: NoiseSpec | None
     severity: int
-    seed: int
     batch: int
 
 
@@ -203,19 +209,22 @@ def _right(view: _View, tokens: Packed) -> int:
 
 
 def _encodings(view: _View, denoise: str | None) -> Iterator[Encoded]:
-    import numpy as np
     from PIL import Image
 
-    for first in range(0, len(view.samples), view.batch):
-        images: list[Any] = []
-        for sample in view.samples[first : first + view.batch]:
-            array = np.asarray(at_encoder_size(sample.load(), view.encoder.info.image_size))
-            if view.noise is not None:
-                array = view.noise.apply(
-                    array, view.severity, seed=view.seed, sample_id=sample.name, dataset=""
-                )
-            images.append(Image.fromarray(_filtered(array, denoise)))
+    for first in range(0, len(view.images), view.batch):
+        shown = view.images[first : first + view.batch]
+        images = [Image.fromarray(_filtered(array, denoise)) for array in shown]
         yield view.encoder.encode(view.encoder.preprocess(images), (PATCHES,))
+
+
+def _arrays(encoder: Encoder, items: Sequence[Labelled]) -> list[Any]:
+    import numpy as np
+
+    return [np.asarray(at_encoder_size(item.sample.load(), encoder.info.image_size)) for item in items]
+
+
+def _noisy(array: Any, item: Labelled, noise: NoiseSpec, severity: int, seed: int) -> Any:
+    return noise.apply(array, severity, seed=seed, sample_id=item.sample.name, dataset="")
 
 
 def _filtered(array: Any, name: str | None) -> Any:

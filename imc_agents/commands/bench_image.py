@@ -6,11 +6,14 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from imc_agents.commands.prototypes import DeviceOption, DtypeOption
+
+if TYPE_CHECKING:
+    from imc_agents.bench.image import Cell, Recognition
 
 __all__ = ["bench_calibration", "bench_image"]
 
@@ -34,7 +37,12 @@ def bench_image(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="Folder for image.json with every cell."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="DIR",
+            help="Folder for image.json with every cell, written after each seed.",
+        ),
     ] = None,
     device: DeviceOption = "cpu",
     dtype: DtypeOption = "float32",
@@ -58,31 +66,36 @@ def bench_image(
     def tell(what: str) -> None:
         typer.echo(what, err=True)
 
-    cells, recognitions = bench_images(
-        loaded,
-        tasks,
-        noises("image"),
-        seeds=seeds,
-        bank_images=bank_images,
-        test_images=test_images,
-        tell=tell,
+    def summary(cells: list[Cell], recognitions: list[Recognition]) -> dict[str, Any]:
+        known = {"command": ["imc", *sys.argv[1:]], "encoder": asdict(loaded.info)}
+        return known | summarise_images(cells, recognitions)
+
+    def keep(cells: list[Cell], recognitions: list[Recognition]) -> None:
+        if output is not None:
+            output.mkdir(parents=True, exist_ok=True)
+            rows = {"cells": [asdict(cell) for cell in cells], "found": [asdict(row) for row in recognitions]}
+            text = json.dumps(summary(cells, recognitions) | rows, indent=1)
+            (output / "image.json").write_text(text, encoding="utf-8")
+            tell(f"wrote {output / 'image.json'}")
+
+    figures = summary(
+        *bench_images(
+            loaded,
+            tasks,
+            noises("image"),
+            seeds=seeds,
+            bank_images=bank_images,
+            test_images=test_images,
+            tell=tell,
+            keep=keep,
+        )
     )
-    summary = {
-        "command": ["imc", *sys.argv[1:]],
-        "encoder": asdict(loaded.info),
-        **summarise_images(cells, recognitions),
-    }
-    if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        rows = {"cells": [asdict(cell) for cell in cells], "found": [asdict(row) for row in recognitions]}
-        (output / "image.json").write_text(json.dumps(summary | rows, indent=1), encoding="utf-8")
-        typer.echo(f"wrote {output / 'image.json'}", err=True)
     if not sys.stdout.isatty():
-        typer.echo(json.dumps(summary))
+        typer.echo(json.dumps(figures))
         return
     from rich.console import Console
 
-    Console(highlight=False).print(image_tables(summary))
+    Console(highlight=False).print(image_tables(figures))
 
 
 def bench_calibration(
