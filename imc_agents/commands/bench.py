@@ -22,6 +22,7 @@ from imc_agents.commands.bench_options import (
     places,
 )
 from imc_agents.commands.bench_serving import bench_serving
+from imc_agents.commands.bench_vqa import bench_vqa
 from imc_agents.commands.options import ConfigOption, ProfileOption, SetOption, load_config
 
 if TYPE_CHECKING:
@@ -189,6 +190,7 @@ def bench_embedded(
 app.command("serving")(bench_serving)
 app.command("image")(bench_image)
 app.command("calibration")(bench_calibration)
+app.command("vqa")(bench_vqa)
 
 
 @app.command("rows")
