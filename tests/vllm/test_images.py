@@ -15,7 +15,8 @@ import pytest
 from imc_agents.errors import DataError
 from imc_agents.models.protocol import Capabilities, Generation, ImageFeatures, Message, Sampling
 from imc_agents.models.vllm_server import create
-from tests.vllm.servers import Address, needs_vllm, start, stop
+from tests.vision.tinymed import arrays, samples, scans
+from tests.vllm.servers import ROOT, Address, needs_vllm, start, stop
 
 SHARED = Path(os.environ.get("IMC_SHARED", Path(__file__).parents[2] / ".." / "shared"))
 TINYMED = SHARED / "models" / "tinymed"
@@ -102,6 +103,86 @@ def test_features_stand_in_for_the_image(tinymed: Address, checkpoint: Path) -> 
     assert len({reply.text for reply in sent}) > 1
     with pytest.raises(DataError, match="takes 64 by 576"):
         ask(tinymed, (question, ImageFeatures(features[0].rows[:63], None, "short")))
+
+
+@pytest.fixture(scope="module")
+def place(checkpoint: Path) -> Path:
+    """A folder with a bank of the model's own vision encoder, and an image, clean and with noise."""
+    from PIL import Image
+
+    from imc_agents.noise.image import apply_image_noise
+    from imc_agents.noise.registry import get_noise
+    from imc_agents.vision.bank import save_bank
+    from imc_agents.vision.build import build_bank
+    from imc_agents.vision.encoders.mllm import load
+
+    folder = checkpoint.parent
+    encoder = load(str(checkpoint), dtype="float32")
+    noise = get_noise("gaussian", "image")
+    save_bank(build_bank(encoder, samples(scans(held_out=False)[:60]), [noise]), folder / "bank")
+    clean = arrays(scans(held_out=True)[:1])[0]
+    Image.fromarray(clean).save(folder / "clean.png")
+    Image.fromarray(apply_image_noise(clean, "gaussian", 5, sample_id="x")).save(folder / "noisy.png")
+    return folder
+
+
+def imc(place: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "cli.py"), *arguments, "--backend", "vllm", "--model", "tinymed"],
+        cwd=place,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_question_and_its_image_go_the_whole_way(tinymed: Address, place: Path) -> None:
+    question = "Whihc organ systm is shown?"
+    asked = ("ask", "-q", question, "--image", "noisy.png", "--bank", "bank", "--compare", "--trace")
+    row = json.loads(imc(place, *asked))
+    assert row["refined"] == "Which organ system is shown?"
+    assert (row["image"]["noise"], row["image"]["image"]) == ("gaussian", "noisy.png")
+    assert row["image"]["operator"] not in ("auto", "identity")
+    assert set(row["answers"]) == {"raw", "text", "image", "full"}
+    assert row["answer"] == row["answers"]["full"] != ""
+    calls = [event for event in row["trace"] if event["type"] == "called" and event["agent"] == "answer"]
+    read = [json.loads(call["prompt"])[0]["images"][0] for call in calls]
+    assert len(set(read)) == 2, "raw and calibrated features"
+    same = json.loads(imc(place, *asked, "--operator", "identity"))
+    assert same["answers"]["raw"] == same["answers"]["image"]
+    assert same["image"]["operator"] == "identity"
+
+
+def test_rows_with_images_are_answered_in_batch(tinymed: Address, place: Path) -> None:
+    rows = [
+        {"id": "a", "question": "Whihc organ systm is shown?", "image": "noisy.png"},
+        {"id": "b", "question": "Which organ system is shown?", "image": "clean.png"},
+        {"id": "c", "question": "Is the heart enlarged?", "image": ""},
+    ]
+    (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    output = imc(place, "refine", "rows.jsonl", "-o", "-", "--quiet", "--bank", "bank", "--answer")
+    noisy, clean, text = (json.loads(line) for line in output.splitlines())
+    assert (noisy["refined"], noisy["image_noise"]) == (clean["refined"], "gaussian")
+    assert (clean["image_noise"], clean["image_severity"], clean["image_operator"]) == (
+        "clean",
+        0,
+        "identity",
+    )
+    assert text["image_noise"] is None
+    assert all(row["answer"] for row in (noisy, clean, text))
+
+
+def test_answers_are_compared_in_pairs(tinymed: Address, place: Path) -> None:
+    heldout = str(TINYMED / "heldout_images.json")
+    options = ("--data", str(IMAGES), "--only", heldout, "--noises", "gaussian", "-n", "12")
+    clean, noisy = json.loads(imc(place, "bench", "vqa", "--bank", "bank", *options))["rows"]
+    assert (clean["noise"], noisy["noise"], noisy["severity"]) == ("clean", "gaussian", 5)
+    assert clean["questions"] == noisy["questions"] == noisy["treated"] == 12
+    for row in (clean, noisy):
+        assert row["calibrated"] - row["raw"] == row["gained"] - row["lost"]
+        assert 0 < row["raw"] <= 12
 
 
 @pytest.mark.parametrize(
