@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Bank", "Choice", "Part", "check_encoder", "load_bank", "save_bank", "without"]
 
-_VERSION = 2
+_VERSION = 3
 _ARRAYS = "bank.safetensors"
 _FACTS = "bank.json"
 _SUMS = ("f", "d", "ff", "fd", "dd")

@@ -8,9 +8,7 @@ Memory does not grow with the number of images, except for one row of statistics
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from imc_agents.errors import DataError
@@ -21,8 +19,9 @@ from imc_agents.vision.gathering import Gathering
 from imc_agents.vision.grouping import Groups, find_groups
 from imc_agents.vision.held_out import choose_operators
 from imc_agents.vision.moments import TokenBasis, fit_token_basis
-from imc_agents.vision.perception import CLEAN, Finding, Prototype, fit_perception
+from imc_agents.vision.perception import Finding, Prototype, fit_perception
 from imc_agents.vision.statistics import PatchBasis, fit_patch_basis, patch_statistics, sharpness
+from imc_agents.vision.variants import Sample, Variant, at_encoder_size, encode_variants, variants_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,49 +33,9 @@ _TOKEN_IMAGES = 16
 _FEWEST = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """A clean image of the bank.
-
-    Attributes:
-        name: Identifies it; part of the seed of its noise.
-        load: Gives the Pillow image in RGB; called twice.
-    """
-
-    name: str
-    load: Callable[[], Any]
-
-
-@dataclass(frozen=True, slots=True)
-class _Class:
-    """One noise at one severity, before images are told apart in groups."""
-
-    noise: str
-    variant: str
-    severity: int
-    family: str
-    spec: NoiseSpec | None
-
-
-def at_encoder_size(image: Any, size: int) -> Any:
-    """Bring the shorter side of a Pillow image to ``size`` (bicubic).
-
-    Noise is put on images of this size: on a large image the encoder's own reduction would average most of it away, and
-    a severity would mean something else for every size. MedMNIST-C does the same (224 pixels).
-    """
-    from PIL import Image
-
-    width, height = image.size
-    if min(width, height) == size:
-        return image
-    scale = size / min(width, height)
-    wanted = (max(size, round(width * scale)), max(size, round(height * scale)))
-    return image.resize(wanted, Image.Resampling.BICUBIC)
-
-
 def encodings(images: int, noises: Sequence[NoiseSpec]) -> int:
     """How many images are encoded to build a bank; for the progress bar."""
-    classes = _classes(noises)
+    classes = variants_of(noises)
     looked = len(range(0, images, _step(images, _PATCH_IMAGES)))
     compared = len(range(0, images, _step(images, _TOKEN_IMAGES))) * len(_few(classes))
     return looked + images + compared + images * len(classes)
@@ -112,7 +71,7 @@ def build_bank(
         raise DataError(
             f"{len(samples)} images are too few for a bank; give at least {_FEWEST}, better 200 or more"
         )
-    classes = _classes(noises)
+    classes = variants_of(noises)
     basis, bases, grouping = _look(encoder, samples, classes, seed, groups, batch, advance)
     prototypes = [
         Prototype(group, item.noise, item.variant, item.severity, item.family)
@@ -124,7 +83,7 @@ def build_bank(
     index: list[int] = []
     images: list[int] = []
     clean: list[Tensor] = []
-    for first, position, encoded in _encoded(encoder, samples, classes, seed, batch):
+    for first, position, encoded in encode_variants(encoder, samples, classes, seed, batch):
         parts = split_parts(_finite(encoded).tokens, encoder.info.prefix_tokens)
         noisy = [found.project(part.rows) for found, part in zip(bases, parts, strict=True)]
         if position == 0:
@@ -173,21 +132,10 @@ def _part(basis: TokenBasis, gathering: Gathering, prototypes: Sequence[Prototyp
     return Part(basis, gathering.moments(), pairs, choices)
 
 
-def _classes(noises: Sequence[NoiseSpec]) -> list[_Class]:
-    found = [_Class(CLEAN, "", 0, CLEAN, None)]
-    for spec in noises:
-        for variant in spec.variants or ("",):
-            found += [
-                _Class(spec.name, variant, severity, spec.family or spec.name, spec)
-                for severity in SEVERITIES
-            ]
-    return found
-
-
 def _look(
     encoder: Encoder,
     samples: Sequence[Sample],
-    classes: Sequence[_Class],
+    classes: Sequence[Variant],
     seed: int,
     groups: int,
     batch: int,
@@ -199,7 +147,7 @@ def _look(
     layer = encoder.info.layer_width
     count, total = 0, torch.zeros(layer, dtype=torch.float64)
     products = torch.zeros(layer, layer, dtype=torch.float64)
-    for _, _, encoded in _encoded(encoder, _spread(samples, _PATCH_IMAGES), classes[:1], seed, batch):
+    for _, _, encoded in encode_variants(encoder, _spread(samples, _PATCH_IMAGES), classes[:1], seed, batch):
         patches = _finite(encoded).layers[PATCHES].rows.float()
         count += len(patches)
         total += patches.sum(0).double()
@@ -209,12 +157,14 @@ def _look(
     kinds: list[Tensor] = []
     prefix = encoder.info.prefix_tokens
     rows: list[list[Tensor]] = [[] for _ in range(2 if prefix else 1)]
-    for _, _, encoded in _encoded(encoder, samples, classes[:1], seed, batch):
+    for _, _, encoded in encode_variants(encoder, samples, classes[:1], seed, batch):
         kinds.append(sharpness(patch_statistics(_finite(encoded).layers[PATCHES], basis), basis))
         for kept, part in zip(rows, split_parts(encoded.tokens, prefix), strict=True):
             kept.append(_thinned(part.rows, len(samples), batch))
         advance(len(encoded.tokens.counts))
-    for _, _, encoded in _encoded(encoder, _spread(samples, _TOKEN_IMAGES), _few(classes), seed, batch):
+    for _, _, encoded in encode_variants(
+        encoder, _spread(samples, _TOKEN_IMAGES), _few(classes), seed, batch
+    ):
         for kept, part in zip(rows, split_parts(_finite(encoded).tokens, prefix), strict=True):
             kept.append(part.rows.float())
         advance(len(encoded.tokens.counts))
@@ -230,7 +180,7 @@ def _step(images: int, count: int) -> int:
     return max(1, images // count)
 
 
-def _few(classes: Sequence[_Class]) -> list[_Class]:
+def _few(classes: Sequence[Variant]) -> list[Variant]:
     """The noises that show in which directions tokens are moved."""
     return [item for item in classes if item.severity in (3, 5)]
 
@@ -248,49 +198,6 @@ def _finite(encoded: Encoded) -> Encoded:
     if not encoded.tokens.finite or not encoded.layers[PATCHES].finite:
         raise DataError("the vision encoder gave features that are not finite; check its weights")
     return encoded
-
-
-def _encoded(
-    encoder: Encoder, samples: Sequence[Sample], classes: Sequence[_Class], seed: int, batch: int
-) -> Iterator[tuple[int, int, Encoded]]:
-    """Encode batches of images, each with every class in turn: (first image, class, what came out).
-
-    The next batches are corrupted and preprocessed in other threads meanwhile.
-    """
-    import numpy as np
-
-    def jobs() -> Generator[tuple[int, int, list[Any], list[str]]]:
-        for first in range(0, len(samples), batch):
-            chunk = samples[first : first + batch]
-            arrays = [np.asarray(at_encoder_size(sample.load(), encoder.info.image_size)) for sample in chunk]
-            for position in range(len(classes)):
-                yield first, position, arrays, [sample.name for sample in chunk]
-
-    def prepare(item: _Class, arrays: list[Any], names: list[str]) -> Any:
-        from PIL import Image
-
-        made = (
-            arrays
-            if item.spec is None
-            else [_corrupt(item, array, name, seed) for array, name in zip(arrays, names, strict=True)]
-        )
-        return encoder.preprocess([Image.fromarray(array) for array in made])
-
-    with ThreadPoolExecutor(2) as pool:
-        waiting: list[tuple[int, int, Any]] = []
-        for first, position, arrays, names in jobs():
-            waiting.append((first, position, pool.submit(prepare, classes[position], arrays, names)))
-            if len(waiting) > 3:
-                begun, which, inputs = waiting.pop(0)
-                yield begun, which, encoder.encode(inputs.result(), (PATCHES,))
-        for begun, which, inputs in waiting:
-            yield begun, which, encoder.encode(inputs.result(), (PATCHES,))
-
-
-def _corrupt(item: _Class, array: Any, name: str, seed: int) -> Any:
-    assert item.spec is not None  # clean images are not corrupted
-    variant = {"variant": item.variant} if item.variant else {}
-    return item.spec.apply(array, item.severity, seed=seed, sample_id=name, dataset="", **variant)
 
 
 def _held_out_facts(truth: Sequence[Prototype], findings: Sequence[Finding]) -> dict[str, Any]:

@@ -1,0 +1,109 @@
+"""Clean images and what a bank is made from: each with every noise at every severity, encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from imc_agents.noise.registry import SEVERITIES, NoiseSpec
+from imc_agents.vision.encoders.protocol import PATCHES, Encoded, Encoder
+from imc_agents.vision.perception import CLEAN
+
+__all__ = ["Sample", "Variant", "at_encoder_size", "encode_variants", "variants_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """A clean image of the bank.
+
+    Attributes:
+        name: Identifies it; part of the seed of its noise.
+        load: Gives the Pillow image in RGB; called twice.
+    """
+
+    name: str
+    load: Callable[[], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One noise at one severity, before images are told apart in groups."""
+
+    noise: str
+    variant: str
+    severity: int
+    family: str
+    spec: NoiseSpec | None
+
+
+def at_encoder_size(image: Any, size: int) -> Any:
+    """Bring the shorter side of a Pillow image to ``size`` (bicubic).
+
+    Noise is put on images of this size: on a large image the encoder's own reduction would average most of it away, and
+    a severity would mean something else for every size. MedMNIST-C does the same (224 pixels).
+    """
+    from PIL import Image
+
+    width, height = image.size
+    if min(width, height) == size:
+        return image
+    scale = size / min(width, height)
+    wanted = (max(size, round(width * scale)), max(size, round(height * scale)))
+    return image.resize(wanted, Image.Resampling.BICUBIC)
+
+
+def variants_of(noises: Sequence[NoiseSpec]) -> list[Variant]:
+    """Clean first, then every noise with every variant and severity."""
+    found = [Variant(CLEAN, "", 0, CLEAN, None)]
+    for spec in noises:
+        for variant in spec.variants or ("",):
+            found += [
+                Variant(spec.name, variant, severity, spec.family or spec.name, spec)
+                for severity in SEVERITIES
+            ]
+    return found
+
+
+def encode_variants(
+    encoder: Encoder, samples: Sequence[Sample], classes: Sequence[Variant], seed: int, batch: int
+) -> Iterator[tuple[int, int, Encoded]]:
+    """Encode batches of images, each with every class in turn: (first image, class, what came out).
+
+    The next batches are corrupted and preprocessed in other threads meanwhile.
+    """
+    import numpy as np
+
+    def jobs() -> Generator[tuple[int, int, list[Any], list[str]]]:
+        for first in range(0, len(samples), batch):
+            chunk = samples[first : first + batch]
+            arrays = [np.asarray(at_encoder_size(sample.load(), encoder.info.image_size)) for sample in chunk]
+            for position in range(len(classes)):
+                yield first, position, arrays, [sample.name for sample in chunk]
+
+    def prepare(item: Variant, arrays: list[Any], names: list[str]) -> Any:
+        from PIL import Image
+
+        made = (
+            arrays
+            if item.spec is None
+            else [_corrupt(item, array, name, seed) for array, name in zip(arrays, names, strict=True)]
+        )
+        return encoder.preprocess([Image.fromarray(array) for array in made])
+
+    with ThreadPoolExecutor(2) as pool:
+        waiting: list[tuple[int, int, Any]] = []
+        for first, position, arrays, names in jobs():
+            waiting.append((first, position, pool.submit(prepare, classes[position], arrays, names)))
+            if len(waiting) > 3:
+                begun, which, inputs = waiting.pop(0)
+                yield begun, which, encoder.encode(inputs.result(), (PATCHES,))
+        for begun, which, inputs in waiting:
+            yield begun, which, encoder.encode(inputs.result(), (PATCHES,))
+
+
+def _corrupt(item: Variant, array: Any, name: str, seed: int) -> Any:
+    assert item.spec is not None  # clean images are not corrupted
+    variant = {"variant": item.variant} if item.variant else {}
+    return item.spec.apply(array, item.severity, seed=seed, sample_id=name, dataset="", **variant)
