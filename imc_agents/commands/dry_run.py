@@ -22,6 +22,7 @@ def print_requests(
     format: str | None,
     question_field: str | None,
     id_field: str | None,
+    image_field: str | None = None,
 ) -> None:
     """Print each request that the selected rows would send: text on a terminal, JSON lines when piped.
 
@@ -37,8 +38,10 @@ def print_requests(
     from rich.text import Text
 
     from imc_agents.agents.refiner import Refiner
+    from imc_agents.data.images import choose_image_field, with_images
     from imc_agents.data.registry import open_reader
     from imc_agents.data.rows import Row
+    from imc_agents.errors import DataError
     from imc_agents.runs.start import count_rows, select, spool_stdin
 
     console = Console(highlight=False)
@@ -52,18 +55,24 @@ def print_requests(
     async def run(path: Path) -> None:
         reader = open_reader(path, format=format, question_field=question_field, id_field=id_field)
         count_rows(reader, selection)
+        rows = select(reader.rows(), selection)
+        if config.run.answer and (field := choose_image_field(reader, image_field)) is not None:
+            rows = with_images(rows, reader.path, field)
         current: list[Row] = []
         refiner = Refiner(config, dry_run=lambda text: show(current[-1], "request", text))
         await refiner.open()
         try:
-            for row in select(reader.rows(), selection):
+            for row in rows:
                 current[:] = [row]
                 if console.is_terminal:
                     console.print(Rule(Text(f"{row.id}  line {row.line}", "bold"), align="left"))
                 if row.error is not None or row.question is None:
                     show(row, "error", row.error or "")
                 else:
-                    await refiner.refine(row.id, row.question, lambda _: None)
+                    try:
+                        await refiner.refine(row.id, row.question, lambda _: None, image=row.image)
+                    except DataError as error:
+                        show(row, "error", str(error))
         finally:
             await refiner.close()
 

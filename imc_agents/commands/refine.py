@@ -140,7 +140,7 @@ def refine(
     if dry_run:
         from imc_agents.commands.dry_run import print_requests
 
-        print_requests(source, resolved, selection, format, question_field, id_field)
+        print_requests(source, resolved, selection, format, question_field, id_field, image_field)
         return
     if output is None and isinstance(source, Path):
         output = source.with_name(f"{source.stem}.refined{source.suffix}")

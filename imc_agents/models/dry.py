@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 from imc_agents.models.protocol import Capabilities, Generation, Message, Sampling, Score, TokenScore, Usage
@@ -33,7 +34,12 @@ class DryBackend:
         lines = [
             f"generate  backend={self._name} temperature={sampling.temperature} max_tokens={sampling.max_tokens}"
         ]
-        lines += [f"[{message.role}]\n{message.content}" for message in messages]
+        for message in messages:
+            lines += [
+                f"[image]\n{image.name if isinstance(image, Path) else image.digest}"
+                for image in message.images
+            ]
+            lines.append(f"[{message.role}]\n{message.content}")
         self._show("\n".join(lines))
         reply = _smallest(schema, schema) if schema is not None else ""
         return Generation(json.dumps(reply), reply if schema is not None else None)

@@ -10,6 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from imc_agents.agents.refiner import Refiner
+from imc_agents.config.load import resolve
+from tests.conftest import Model
 from tests.runs.helpers import imc
 
 ROWS: list[dict[str, Any]] = [
@@ -100,6 +103,15 @@ def test_a_resumed_run_gives_the_same_output(tmp_path: Path) -> None:
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     last = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[2])
     assert (last["image_noise"], last["answer"]) == ("motion", "saw b.png")
+
+
+def test_a_dry_run_shows_which_image_would_be_read(model: Model, tmp_path: Path) -> None:
+    shown: list[str] = []
+    overrides = (f"pdc.images={tmp_path}", "run.answer=true")
+    refiner = Refiner(resolve(overrides=overrides).config, dry_run=shown.append)
+    model.run(refiner.open())
+    model.run(refiner.refine("q", "Is it large?", lambda _: None, image="a.png"))
+    assert shown[-1].endswith("[image]\na.png\n[user]\nIs it large?\nAnswer with a short phrase.")
 
 
 @pytest.mark.parametrize(
