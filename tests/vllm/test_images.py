@@ -126,9 +126,11 @@ def place(checkpoint: Path) -> Path:
     return folder
 
 
-def imc(place: Path, *arguments: str) -> str:
+def imc(address: Address, place: Path, *arguments: str) -> str:
+    # The address, since other tests may serve the model too.
+    server = ("--backend", "vllm", "--set", f"backends.default.options.base_url={address.base_url}")
     done = subprocess.run(
-        [sys.executable, str(ROOT / "cli.py"), *arguments, "--backend", "vllm", "--model", "tinymed"],
+        [sys.executable, str(ROOT / "cli.py"), *arguments, *server],
         cwd=place,
         capture_output=True,
         text=True,
@@ -141,7 +143,7 @@ def imc(place: Path, *arguments: str) -> str:
 def test_a_question_and_its_image_go_the_whole_way(tinymed: Address, place: Path) -> None:
     question = "Whihc organ systm is shown?"
     asked = ("ask", "-q", question, "--image", "noisy.png", "--bank", "bank", "--compare", "--trace")
-    row = json.loads(imc(place, *asked))
+    row = json.loads(imc(tinymed, place, *asked))
     assert row["refined"] == "Which organ system is shown?"
     assert (row["image"]["noise"], row["image"]["image"]) == ("gaussian", "noisy.png")
     assert row["image"]["operator"] not in ("auto", "identity")
@@ -150,7 +152,7 @@ def test_a_question_and_its_image_go_the_whole_way(tinymed: Address, place: Path
     calls = [event for event in row["trace"] if event["type"] == "called" and event["agent"] == "answer"]
     read = [json.loads(call["prompt"])[0]["images"][0] for call in calls]
     assert len(set(read)) == 2, "raw and calibrated features"
-    same = json.loads(imc(place, *asked, "--operator", "identity"))
+    same = json.loads(imc(tinymed, place, *asked, "--operator", "identity"))
     assert same["answers"]["raw"] == same["answers"]["image"]
     assert same["image"]["operator"] == "identity"
 
@@ -162,7 +164,7 @@ def test_rows_with_images_are_answered_in_batch(tinymed: Address, place: Path) -
         {"id": "c", "question": "Is the heart enlarged?", "image": ""},
     ]
     (place / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    output = imc(place, "refine", "rows.jsonl", "-o", "-", "--quiet", "--bank", "bank", "--answer")
+    output = imc(tinymed, place, "refine", "rows.jsonl", "-o", "-", "--quiet", "--bank", "bank", "--answer")
     noisy, clean, text = (json.loads(line) for line in output.splitlines())
     assert (noisy["refined"], noisy["image_noise"]) == (clean["refined"], "gaussian")
     assert (clean["image_noise"], clean["image_severity"], clean["image_operator"]) == (
@@ -177,7 +179,7 @@ def test_rows_with_images_are_answered_in_batch(tinymed: Address, place: Path) -
 def test_answers_are_compared_in_pairs(tinymed: Address, place: Path) -> None:
     heldout = str(TINYMED / "heldout_images.json")
     options = ("--data", str(IMAGES), "--only", heldout, "--noises", "gaussian", "-n", "12")
-    clean, noisy = json.loads(imc(place, "bench", "vqa", "--bank", "bank", *options))["rows"]
+    clean, noisy = json.loads(imc(tinymed, place, "bench", "vqa", "--bank", "bank", *options))["rows"]
     assert (clean["noise"], noisy["noise"], noisy["severity"]) == ("clean", "gaussian", 5)
     assert clean["questions"] == noisy["questions"] == noisy["treated"] == 12
     for row in (clean, noisy):
