@@ -10,8 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imc_agents.commands.options import ConfigOption, ProfileOption, SetOption, load_config
-from imc_agents.commands.refine import check_backends
+from imc_agents.commands.options import (
+    BackendOption,
+    BaseUrlOption,
+    ConfigOption,
+    ModelOption,
+    ProfileOption,
+    SetOption,
+    backend_keys,
+    check_backends,
+    load_config,
+    set_values,
+)
 from imc_agents.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,15 +74,9 @@ def ask(
         typer.Option("--compare", help="Also answer as it came, with the text alone, and the image alone."),
     ] = False,
     trace: Annotated[bool, typer.Option("--trace", help="Also show the decisions of the agents.")] = False,
-    backend: Annotated[
-        str | None,
-        typer.Option("--backend", help="Kind of the default backend: embedded, vllm, vllm-engine or openai."),
-    ] = None,
-    model: Annotated[str | None, typer.Option("--model", help="Model of the default backend.")] = None,
-    base_url: Annotated[
-        list[str] | None,
-        typer.Option("--base-url", help="Where the default backend's server listens; repeatable for vllm."),
-    ] = None,
+    backend: BackendOption = None,
+    model: ModelOption = None,
+    base_url: BaseUrlOption = None,
     config: ConfigOption = None,
     profile: ProfileOption = None,
     overrides: SetOption = None,
@@ -89,16 +93,13 @@ def ask(
         raise UsageError(f"{image}: there is no such image")
     shortcuts = {
         "run.answer": True,
-        "backends.default.kind": backend,
-        "backends.default.model": model,
-        "backends.default.options.base_url": base_url[0] if base_url and len(base_url) == 1 else base_url,
+        **backend_keys(backend, model, base_url),
         "pdc.bank": bank,
         "pdc.operator": operator,
         "pdc.strength": strength,
         "pdc.images": None if image is None else str(image.absolute().parent),
     }
-    given = [f"{key}={json.dumps(value)}" for key, value in shortcuts.items() if value is not None]
-    resolved = load_config(config, profile, [*(overrides or ()), *given]).config
+    resolved = load_config(config, profile, [*(overrides or ()), *set_values(shortcuts)]).config
     if not question.strip():
         raise UsageError("--question: the question is empty")
     if image is None and (bank or operator or strength is not None):
@@ -160,10 +161,10 @@ def _summary(asked: _Asked, console: Console, *, compare: bool) -> RenderableTyp
     from rich.table import Table
     from rich.text import Text
 
+    from imc_agents.trace.calibration import calibration_line
     from imc_agents.trace.diff import word_diff
     from imc_agents.trace.look import Look, inert
     from imc_agents.trace.marks import FLAG_STYLE
-    from imc_agents.trace.tree import calibration_line
 
     look = Look.of(console, console.options)
     refinement = asked.refinement

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imc_agents.commands.bench_options import names
-from imc_agents.commands.options import ConfigOption, ProfileOption, SetOption, load_config
+from imc_agents.commands.options import (
+    BackendOption,
+    BaseUrlOption,
+    ConfigOption,
+    ModelOption,
+    ProfileOption,
+    SetOption,
+    backend_keys,
+    load_config,
+    set_values,
+)
 
 if TYPE_CHECKING:
     from imc_agents.bench.vqa import Paired
@@ -41,10 +51,9 @@ def bench_vqa(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="JSON file with all figures.")
     ] = None,
-    backend: Annotated[
-        str | None, typer.Option("--backend", help="Kind of the default backend: vllm or vllm-engine.")
-    ] = "vllm",
-    model: Annotated[str | None, typer.Option("--model", help="Model of the default backend.")] = None,
+    backend: BackendOption = "vllm",
+    model: ModelOption = None,
+    base_url: BaseUrlOption = None,
     config: ConfigOption = None,
     profile: ProfileOption = None,
     overrides: SetOption = None,
@@ -79,11 +88,9 @@ def bench_vqa(
             "run.answer": True,
             "pdc.bank": bank,
             "pdc.images": work,
-            "backends.default.kind": backend,
-            "backends.default.model": model,
+            **backend_keys(backend, model, base_url),
         }
-        given = [f"{key}={json.dumps(value)}" for key, value in shortcuts.items() if value is not None]
-        resolved = load_config(config, profile, [*(overrides or ()), *given]).config
+        resolved = load_config(config, profile, [*(overrides or ()), *set_values(shortcuts)]).config
         rows = asyncio.run(
             measure(
                 resolved,

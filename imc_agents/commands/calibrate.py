@@ -97,32 +97,24 @@ def _free_name(folder: Path, image: Path, taken: set[Path]) -> Path:
 
 
 def _show(path: Path, treatment: Treatment, picture: Path | None) -> None:
-    finding = treatment.finding
+    from imc_agents.agents.sight import recorded
+
+    event = recorded(str(path), treatment)
     if not sys.stdout.isatty():
         row: dict[str, Any] = {
-            "image": str(path),
-            "noise": finding.noise,
-            "variant": finding.variant,
-            "severity": finding.severity,
-            "probabilities": {name: round(value, 4) for name, value in finding.probabilities.items()},
-            "distance": round(finding.distance, 3),
-            "operator": treatment.operator,
-            "gate": round(treatment.gate, 4),
-            "change": round(treatment.change, 4),
+            **event.model_dump(exclude={"type", "agent", "round"}),
+            "distance": round(treatment.finding.distance, 3),
             "picture": str(picture) if picture else None,
         }
         typer.echo(json.dumps(row, ensure_ascii=False))
         return
     from rich.console import Console
-    from rich.text import Text
 
-    likeliest = sorted(finding.probabilities.items(), key=lambda item: -item[1])[:3]
-    shares = ", ".join(f"{name} {100 * value:.0f} %" for name, value in likeliest if value >= 0.005)
-    what = f"{finding.noise} {finding.variant}".strip() + (f" {finding.severity}" if finding.noisy else "")
-    line = Text(f"{path}  ", "cyan")
-    line.append(what, "bold yellow" if finding.noisy else "bold green").append(f"  ({shares})  ", "dim")
-    done = f"{treatment.operator}, features changed by {100 * treatment.change:.0f} %"
-    line.append("left as it is" if treatment.operator == "identity" else done)
+    from imc_agents.trace.calibration import calibration_line
+    from imc_agents.trace.look import Look
+
+    console = Console(highlight=False)
+    line = calibration_line(event, Look.of(console, console.options))
     if picture:
         line.append(f"  {picture}", "dim")
-    Console(highlight=False).print(line, soft_wrap=True)
+    console.print(line, soft_wrap=True)

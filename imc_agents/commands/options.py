@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,8 +11,21 @@ import typer
 
 if TYPE_CHECKING:
     from imc_agents.config.load import Resolved
+    from imc_agents.config.schema import Config
 
-__all__ = ["ConfigOption", "ProfileOption", "SetOption", "load_config", "runs_directory"]
+__all__ = [
+    "BackendOption",
+    "BaseUrlOption",
+    "ConfigOption",
+    "ModelOption",
+    "ProfileOption",
+    "SetOption",
+    "backend_keys",
+    "check_backends",
+    "load_config",
+    "runs_directory",
+    "set_values",
+]
 
 _PANEL = "Configuration"
 
@@ -43,6 +57,47 @@ SetOption = Annotated[
         rich_help_panel=_PANEL,
     ),
 ]
+
+BackendOption = Annotated[
+    str | None,
+    typer.Option("--backend", help="Kind of the default backend: embedded, vllm, vllm-engine or openai."),
+]
+ModelOption = Annotated[str | None, typer.Option("--model", help="Model of the default backend.")]
+BaseUrlOption = Annotated[
+    list[str] | None,
+    typer.Option("--base-url", help="Where the default backend's server listens; repeatable for vllm."),
+]
+
+
+def backend_keys(backend: str | None, model: str | None, base_url: list[str] | None) -> dict[str, object]:
+    """What the three options of the default backend say, by the keys that they set; None where one is not given."""
+    return {
+        "backends.default.kind": backend,
+        "backends.default.model": model,
+        "backends.default.options.base_url": base_url[0] if base_url and len(base_url) == 1 else base_url,
+    }
+
+
+def check_backends(config: Config, base_url: list[str] | None) -> None:
+    """Find mistakes in the backends' settings before anything is made or loaded.
+
+    Raises:
+        UsageError: an address for a backend that has no server.
+        ConfigError: unknown kind or option.
+    """
+    from imc_agents.errors import UsageError
+    from imc_agents.models.registry import create_backend
+
+    kind = config.backends["default"].kind
+    if base_url and kind in ("embedded", "vllm-engine"):
+        raise UsageError(f"--base-url: the {kind} backend has no server; add --backend vllm (or openai)")
+    for name in sorted({role.backend for role in config.taking_part.values()}):
+        create_backend(config.backends[name])
+
+
+def set_values(keys: Mapping[str, object]) -> list[str]:
+    """What options say as values of ``--set``; those that are None are left out."""
+    return [f"{key}={json.dumps(value)}" for key, value in keys.items() if value is not None]
 
 
 def load_config(

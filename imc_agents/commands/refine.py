@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
+from imc_agents.commands.carry_out import carry_out
 from imc_agents.commands.options import (
+    BackendOption,
+    BaseUrlOption,
     ConfigOption,
+    ModelOption,
     ProfileOption,
     SetOption,
+    backend_keys,
+    check_backends,
     load_config,
     runs_directory,
+    set_values,
 )
 from imc_agents.errors import UsageError
 
 if TYPE_CHECKING:
-    from imc_agents.agents.refiner import Refiner
     from imc_agents.config.schema import Config
-    from imc_agents.runs.execute import RunResult
 
-__all__ = ["check_backends", "refine", "resume"]
-
-_OVER_THRESHOLD = 3
-_INTERRUPTED = 130
-_COPY_BYTES = 2**20
+__all__ = ["refine", "resume"]
 
 _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary, only errors.")]
 _TraceOne = Annotated[
@@ -87,15 +87,9 @@ def refine(
         bool,
         typer.Option("--dry-run", help="Print every request that would be sent; send and write nothing."),
     ] = False,
-    backend: Annotated[
-        str | None,
-        typer.Option("--backend", help="Kind of the default backend: embedded, vllm, vllm-engine or openai."),
-    ] = None,
-    model: Annotated[str | None, typer.Option("--model", help="Model of the default backend.")] = None,
-    base_url: Annotated[
-        list[str] | None,
-        typer.Option("--base-url", help="Where the default backend's server listens; repeatable for vllm."),
-    ] = None,
+    backend: BackendOption = None,
+    model: ModelOption = None,
+    base_url: BaseUrlOption = None,
     concurrency: _Concurrency = None,
     name: Annotated[
         str | None, typer.Option("--name", help="Name of the run; default the file's name.")
@@ -120,16 +114,13 @@ def refine(
     from imc_agents.runs.start import start_run
 
     shortcuts = {
-        "backends.default.kind": backend,
-        "backends.default.model": model,
-        "backends.default.options.base_url": base_url[0] if base_url and len(base_url) == 1 else base_url,
+        **backend_keys(backend, model, base_url),
         "run.concurrency": concurrency,
         "run.answer": answer or None,
         "pdc.bank": bank,
         "pdc.images": None if images is None else str(images),
     }
-    given = [f"{key}={json.dumps(value)}" for key, value in shortcuts.items() if value is not None]
-    resolved = load_config(config, profile, [*(overrides or ()), *given]).config
+    resolved = load_config(config, profile, [*(overrides or ()), *set_values(shortcuts)]).config
     source = _source(file)
     looks = bool(resolved.pdc.bank)
     if image_field is not None and not (looks or resolved.run.answer):
@@ -162,7 +153,7 @@ def refine(
         answers=resolved.run.answer,
         selection=selection,
     )
-    _carry_out(folder, refiner, resolved, quiet=quiet, trace_one=trace_one)
+    carry_out(folder, refiner, resolved, quiet=quiet, trace_one=trace_one)
 
 
 def resume(
@@ -195,7 +186,7 @@ def resume(
     folder = find_run(run, runs_directory(run))
     given = () if concurrency is None else (f"run.concurrency={concurrency}",)
     resolved = resolve(files=[folder / CONFIG], overrides=given).config
-    _carry_out(
+    carry_out(
         folder,
         Refiner(resolved),
         resolved,
@@ -204,17 +195,6 @@ def resume(
         retry_errors=retry_errors,
         output=output,
     )
-
-
-def check_backends(config: Config, base_url: list[str] | None) -> None:
-    """Find mistakes in the backends' settings before there is a run folder."""
-    from imc_agents.models.registry import create_backend
-
-    kind = config.backends["default"].kind
-    if base_url and kind in ("embedded", "vllm-engine"):
-        raise UsageError(f"--base-url: the {kind} backend has no server; add --backend vllm (or openai)")
-    for name in sorted({role.backend for role in config.taking_part.values()}):
-        create_backend(config.backends[name])
 
 
 def _with_folder(config: Config, source: Path | BinaryIO) -> Config:
@@ -240,117 +220,3 @@ def _source(file: str) -> Path | BinaryIO:
     if path.is_dir():
         raise UsageError(f"{path}: a folder, not a file of questions")
     return path.open("rb") if path.is_fifo() else path
-
-
-def _carry_out(
-    folder: Path,
-    refiner: Refiner,
-    config: Config,
-    *,
-    quiet: bool,
-    trace_one: bool,
-    retry_errors: bool = False,
-    output: Path | None = None,
-) -> None:
-    """Run to the end, report, and exit with the code that says how it went."""
-    from imc_agents.errors import BackendUnreachableError
-    from imc_agents.runs.schema import FAILED
-
-    try:
-        result = _execute(folder, refiner, config, quiet, retry_errors, output)
-    except KeyboardInterrupt:
-        typer.echo(f"interrupted; go on with: imc resume {folder}", err=True)
-        raise typer.Exit(_INTERRUPTED) from None
-    except BackendUnreachableError:
-        typer.echo(
-            f"what is done is stored; once the backend answers, go on with: imc resume {folder}", err=True
-        )
-        raise
-    if not result.finished:
-        done = f"{result.totals.rows:,} of {result.manifest.rows:,} questions are done"
-        typer.echo(f"interrupted, {done}; go on with: imc resume {folder}", err=True)
-        raise typer.Exit(_INTERRUPTED)
-    _report(result, quiet=quiet, trace_one=trace_one)
-    failed = result.totals.failed / max(result.totals.rows, 1)
-    if failed > config.run.error_threshold:
-        limit = f"more than run.error_threshold allows ({config.run.error_threshold:.1%})"
-        typer.echo(f"{result.totals.failed:,} questions ({failed:.1%}) failed, {limit}", err=True)
-        worst = max(FAILED, key=lambda status: result.totals.by_status[status])
-        typer.echo(f"see why: imc trace list {result.folder} --status {worst}", err=True)
-        raise typer.Exit(_OVER_THRESHOLD)
-
-
-def _execute(
-    folder: Path, refiner: Refiner, config: Config, quiet: bool, retry_errors: bool, output: Path | None
-) -> RunResult:
-    import asyncio
-
-    from imc_agents.runs.execute import execute_run
-    from imc_agents.runs.progress import open_progress
-
-    view = open_progress(quiet=quiet)
-    try:
-        return asyncio.run(
-            execute_run(
-                folder,
-                refiner,
-                config.run,
-                on_start=view.start,
-                on_progress=view.update,
-                retry_errors=retry_errors,
-                output=output,
-            )
-        )
-    finally:
-        view.close()
-
-
-def _report(result: RunResult, *, quiet: bool, trace_one: bool) -> None:
-    from rich.console import Console
-    from rich.text import Text
-
-    from imc_agents.runs.store import RunStore
-    from imc_agents.runs.summary import most_telling, summary_record, summary_table
-
-    # The output itself goes to stdout where no file was named, so the summary must not.
-    to_stdout = result.manifest.output is None
-    if to_stdout and result.output is not None:
-        _copy_to_stdout(result.output)
-    if quiet:
-        return
-    console = Console(stderr=to_stdout, highlight=False)
-    if not console.is_terminal:
-        typer.echo(json.dumps(summary_record(result), ensure_ascii=False), err=to_stdout)
-    else:
-        console.print()
-        console.print(summary_table(result))
-    if not trace_one and not console.is_terminal:
-        return
-    with RunStore(result.folder) as store:
-        sample = most_telling(store)
-        if sample is None:
-            return
-        if trace_one:
-            from imc_agents.trace.views import sample_tree
-
-            console.print(sample_tree(sample, store.events(sample.row_index)))
-            console.print()
-    if console.is_terminal:
-        hint = f"imc trace show {result.folder} {sample.id}"
-        console.print(Text("see the decisions: ", "dim").append(hint, "bold not dim"), soft_wrap=True)
-
-
-def _copy_to_stdout(path: Path) -> None:
-    from imc_agents.runs.writer import StorageError
-
-    try:
-        with path.open("rb") as stream:
-            while block := stream.read(_COPY_BYTES):
-                sys.stdout.buffer.write(block)
-        sys.stdout.buffer.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise StorageError(
-            f"stdout: cannot be written ({error.strerror}); the whole output is in {path}"
-        ) from error

@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
+from imc_agents.trace.calibration import calibration_line
 from imc_agents.trace.calls import CallViews
 from imc_agents.trace.diff import word_diff
 from imc_agents.trace.events import (
-    Calibrated,
     Critiqued,
     Event,
     Flagged,
@@ -29,7 +29,7 @@ from imc_agents.trace.proposals import Proposals, veto_line
 from imc_agents.trace.rounds import Cost, Round, Specialist, group_rounds
 from imc_agents.trace.sample import Sample
 
-__all__ = ["calibration_line", "sample_tree"]
+__all__ = ["sample_tree"]
 
 _MAX_WIDTH = 132
 _MAX_SPANS = 10
@@ -111,21 +111,6 @@ def _outcome(record: Sample, rounds: Sequence[Round], look: Look) -> RenderableT
     return Group(
         lines, Padding(Text("gain, slip cost, margin and surprisal in nats", "dim italic"), (1, 0, 0, 0))
     )
-
-
-def calibration_line(event: Calibrated, look: Look) -> Text:
-    """An image, its noise, and what was done about it, on one line."""
-    likeliest = sorted(event.probabilities.items(), key=lambda item: -item[1])[:3]
-    shares = ", ".join(
-        f"{inert(name, look)} {100 * value:.0f} %" for name, value in likeliest if value >= 0.005
-    )
-    noisy = event.severity > 0
-    what = f"{event.noise} {event.variant}".strip() + (f" {event.severity}" if noisy else "")
-    line = Text.assemble((shorten(event.image, look, 60), "cyan"), "  ")
-    line.append(inert(what, look), "bold yellow" if noisy else "bold green")
-    line.append(f"  ({shares})  " if shares else "  ", "dim")
-    change = f"{inert(event.operator, look)}, features changed by {100 * event.change:.0f} %"
-    return line.append("left as it is" if event.operator == "identity" else change)
 
 
 def _flags(record: Sample, rounds: Sequence[Round]) -> dict[str, str]:

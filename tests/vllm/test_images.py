@@ -128,7 +128,7 @@ def place(checkpoint: Path) -> Path:
 
 def imc(address: Address, place: Path, *arguments: str) -> str:
     # The address, since other tests may serve the model too.
-    server = ("--backend", "vllm", "--set", f"backends.default.options.base_url={address.base_url}")
+    server = ("--backend", "vllm", "--base-url", address.base_url)
     done = subprocess.run(
         [sys.executable, str(ROOT / "cli.py"), *arguments, *server],
         cwd=place,
