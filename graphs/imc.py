@@ -37,7 +37,10 @@ def build(text: Any, image: Any) -> Any:
         return {"text": done}
 
     async def _image(state: ImcState, runtime: Runtime[ImcContext]) -> dict[str, Any]:
-        done = await image.ainvoke({"image": state.get("image")}, context=runtime.context.sight)
+        sight = runtime.context.sight
+        done = await image.ainvoke({"image": state.get("image")}, context=sight)
+        if sight is not None and not state["ways"]:
+            sight.store.clear()  # nobody reads the features
         return {"treatment": done["treatment"]}
 
     graph = StateGraph(ImcState, context_schema=ImcContext)
