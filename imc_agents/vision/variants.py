@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from imc_agents.noise.registry import SEVERITIES, NoiseSpec
 from imc_agents.vision.encoders.protocol import PATCHES, Encoded, Encoder
 from imc_agents.vision.perception import CLEAN
+
+_AHEAD = 3  # batches
 
 __all__ = ["Sample", "Variant", "at_encoder_size", "encode_variants", "variants_of"]
 
@@ -71,36 +74,41 @@ def encode_variants(
 ) -> Iterator[tuple[int, int, Encoded]]:
     """Encode batches of images, each with every class in turn: (first image, class, what came out).
 
-    The next batches are corrupted and preprocessed in other threads meanwhile.
+    The next batches are read, corrupted and preprocessed in other threads meanwhile.
     """
-    import numpy as np
 
-    def jobs() -> Generator[tuple[int, int, list[Any], list[str]]]:
-        for first in range(0, len(samples), batch):
-            chunk = samples[first : first + batch]
-            arrays = [np.asarray(at_encoder_size(sample.load(), encoder.info.image_size)) for sample in chunk]
-            for position in range(len(classes)):
-                yield first, position, arrays, [sample.name for sample in chunk]
+    def load(chunk: Sequence[Sample]) -> list[Any]:
+        import numpy as np
 
-    def prepare(item: Variant, arrays: list[Any], names: list[str]) -> Any:
+        return [np.asarray(at_encoder_size(sample.load(), encoder.info.image_size)) for sample in chunk]
+
+    def prepare(item: Variant, chunk: Sequence[Sample], loading: Future[list[Any]]) -> Any:
         from PIL import Image
 
-        made = (
-            arrays
-            if item.spec is None
-            else [_corrupt(item, array, name, seed) for array, name in zip(arrays, names, strict=True)]
-        )
-        return encoder.preprocess([Image.fromarray(array) for array in made])
+        arrays = loading.result()
+        if item.spec is not None:
+            arrays = [
+                _corrupt(item, array, sample.name, seed) for array, sample in zip(arrays, chunk, strict=True)
+            ]
+        return encoder.preprocess([Image.fromarray(array) for array in arrays])
+
+    def jobs(pool: ThreadPoolExecutor) -> Generator[tuple[int, int, Future[Any]]]:
+        for first in range(0, len(samples), batch):
+            chunk = samples[first : first + batch]
+            # Begun before what waits for it, so that threads never wait for each other in a circle.
+            loading = pool.submit(load, chunk)
+            for position, item in enumerate(classes):
+                yield first, position, pool.submit(prepare, item, chunk, loading)
 
     with ThreadPoolExecutor(2) as pool:
-        waiting: list[tuple[int, int, Any]] = []
-        for first, position, arrays, names in jobs():
-            waiting.append((first, position, pool.submit(prepare, classes[position], arrays, names)))
-            if len(waiting) > 3:
-                begun, which, inputs = waiting.pop(0)
-                yield begun, which, encoder.encode(inputs.result(), (PATCHES,))
-        for begun, which, inputs in waiting:
-            yield begun, which, encoder.encode(inputs.result(), (PATCHES,))
+        waiting: deque[tuple[int, int, Future[Any]]] = deque()
+        for job in jobs(pool):
+            waiting.append(job)
+            if len(waiting) > _AHEAD:
+                first, position, inputs = waiting.popleft()
+                yield first, position, encoder.encode(inputs.result(), (PATCHES,))
+        for first, position, inputs in waiting:
+            yield first, position, encoder.encode(inputs.result(), (PATCHES,))
 
 
 def _corrupt(item: Variant, array: Any, name: str, seed: int) -> Any:
