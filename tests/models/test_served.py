@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import stat
@@ -13,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from imc_agents.errors import UsageError
+from imc_agents.errors import BackendUnreachableError, UsageError
 from imc_agents.models import served as module
+from imc_agents.models.local_servers import servers_with
 from imc_agents.models.served import (
     Served,
     api_key_for,
@@ -170,3 +172,15 @@ def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize("pid", [-1, 0, 1, 2**22 + 1])
 def test_no_such_process(pid: int) -> None:
     assert process_birth(pid) is None
+
+
+def test_of_several_models_one_must_be_named(process: subprocess.Popen[bytes]) -> None:
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as other:
+        save_record(record(process.pid))
+        save_record(replace(record(other.pid, port=8124), model="another"))
+        with pytest.raises(BackendUnreachableError, match=r"several models .*\(another, m\); .*--model NAME"):
+            asyncio.run(servers_with(""))
+        assert asyncio.run(servers_with("another")) == ("http://127.0.0.1:8124/v1",)
+        other.kill()
+        other.wait()
+    assert asyncio.run(servers_with("")) == ("http://127.0.0.1:8123/v1",)
