@@ -61,6 +61,8 @@ async def answer(
         DataError: the image cannot be read, or the backend takes no images or features.
         ModelOutputError, InfraError: the call failed.
     """
+    if not ways:
+        return {}  # there may be no answerer
     name, role = context.text.role_of("answerer")
     assert role.prompt is not None  # checked with the configuration
     known: dict[tuple[str, str], str] = {}

@@ -91,13 +91,15 @@ def ask(
 
     if image is not None and not image.exists():
         raise UsageError(f"{image}: there is no such image")
+    # A link that the user names may lead anywhere; only paths in data must stay in their folder.
+    image = None if image is None else image.resolve()
     shortcuts = {
         "run.answer": True,
         **backend_keys(backend, model, base_url),
         "pdc.bank": bank,
         "pdc.operator": operator,
         "pdc.strength": strength,
-        "pdc.images": None if image is None else str(image.absolute().parent),
+        "pdc.images": None if image is None else str(image.parent),
     }
     resolved = load_config(config, profile, [*(overrides or ()), *set_values(shortcuts)]).config
     if not question.strip():

@@ -105,6 +105,17 @@ def test_what_is_the_same_is_asked_once(model: Model, place: Path) -> None:
 
 
 @needs_tinymed
+def test_an_image_is_looked_at_without_anybody_to_answer(model: Model, place: Path) -> None:
+    refiner = opened(
+        model, place, f"pdc.bank={place / 'bank'}", "run.answer=false", "roles.answer.enabled=false"
+    )
+    events: list[Event] = []
+    refinement = model.run(refiner.refine("q", NOISY, events.append, image="noisy.png"))
+    assert refinement.refined == REFINED
+    assert [event.noise for event in events if isinstance(event, Calibrated)] == ["gaussian"]
+
+
+@needs_tinymed
 def test_one_image_in_many_questions_at_once(model: Model, place: Path) -> None:
     refiner = opened(model, place, f"pdc.bank={place / 'bank'}")
     questions = [REFINED, "Is the heart enlarged?", "Which organ is shown?"] * 3

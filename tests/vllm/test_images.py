@@ -142,7 +142,9 @@ def imc(address: Address, place: Path, *arguments: str) -> str:
 
 def test_a_question_and_its_image_go_the_whole_way(tinymed: Address, place: Path) -> None:
     question = "Whihc organ systm is shown?"
-    asked = ("ask", "-q", question, "--image", "noisy.png", "--bank", "bank", "--compare", "--trace")
+    (place / "links").mkdir()
+    (place / "links" / "scan.png").symlink_to(place / "noisy.png")
+    asked = ("ask", "-q", question, "--image", "links/scan.png", "--bank", "bank", "--compare", "--trace")
     row = json.loads(imc(tinymed, place, *asked))
     assert row["refined"] == "Which organ system is shown?"
     assert (row["image"]["noise"], row["image"]["image"]) == ("gaussian", "noisy.png")
