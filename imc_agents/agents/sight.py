@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -38,18 +39,26 @@ __all__ = [
 ]
 
 
+_KEPT = 16
+"""Images of which everything is kept for the next questions about them; a few hundred MB for a model of 7B."""
+
+
 @dataclass(slots=True)
 class Seen:
-    """What is held of one image while its question is worked on.
+    """What is held of one image while its questions are worked on.
 
     Attributes:
         encoded: What the encoder made of it.
         grid: Frames, rows and columns of its patches, for families that need them.
+        finding: Which noise it has.
+        treatment: What was done to its features.
         features: Calibrated; what goes to the language model.
     """
 
     encoded: Encoded
     grid: tuple[int, int, int] | None
+    finding: Finding | None = None
+    treatment: Treatment | None = None
     features: ImageFeatures | None = None
 
     @property
@@ -74,6 +83,7 @@ class SightContext:
         operator: As in ``calibrate``.
         strength: As in ``calibrate``.
         store: By path, what is held of the images that are being worked on.
+        recent: The same of the last images of all questions, by what identifies the file.
         turn: The encoder runs one image at a time.
     """
 
@@ -83,6 +93,9 @@ class SightContext:
     operator: str = "auto"
     strength: float = 1.0
     store: dict[str, Seen] = field(default_factory=dict[str, Seen])
+    recent: OrderedDict[tuple[str, int, int], Seen] = field(
+        default_factory=OrderedDict[tuple[str, int, int], Seen]
+    )
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -140,19 +153,32 @@ def bank_digest(folder: Path) -> str:
 
 
 def for_one(context: SightContext) -> SightContext:
-    """The same for one question: what is held of its image goes when the question is done."""
+    """The same for one question; only what is held of the last images outlasts it."""
     return replace(context, store={})
 
 
 async def encode_image(context: SightContext, image: str) -> None:
-    """Read and encode an image of the folder; the outcome goes to the store.
+    """Read and encode an image of the folder, unless it was one of the last; the outcome goes to the store.
 
     Raises:
         DataError: the path leads out of the folder, or the image cannot be read.
     """
     path = inside(context.folder, image)
     async with context.turn:
-        context.store[image] = await asyncio.to_thread(_encode, context, path)
+        context.store[image] = await _seen(context, path)
+
+
+async def _seen(context: SightContext, path: Path) -> Seen:
+    try:
+        found = path.stat()
+    except OSError:
+        return await asyncio.to_thread(_encode, context, path)  # which says what is wrong
+    key = (str(path), found.st_size, found.st_mtime_ns)
+    seen = context.recent.pop(key, None) or await asyncio.to_thread(_encode, context, path)
+    context.recent[key] = seen
+    while len(context.recent) > _KEPT:
+        context.recent.popitem(last=False)
+    return seen
 
 
 def _encode(context: SightContext, path: Path) -> Seen:
@@ -172,17 +198,22 @@ async def identify_noise(context: SightContext, image: str) -> Finding:
     Raises:
         DataError: its features are not finite.
     """
-    return perceive(context.bank, context.store[image].encoded)[0]
+    seen = context.store[image]
+    if seen.finding is None:
+        seen.finding = perceive(context.bank, seen.encoded)[0]
+    return seen.finding
 
 
 async def calibrate_features(context: SightContext, image: str, finding: Finding) -> Treatment:
     """Calibrate the features of an image whose noise is named; they go to the store as the model takes them."""
     seen = context.store[image]
-    done = correct(
-        context.bank, seen.encoded.tokens, [finding], operator=context.operator, strength=context.strength
-    )
-    seen.features = seen.features_of(done.tokens)
-    return done.treatments[0]
+    if seen.treatment is None:
+        done = correct(
+            context.bank, seen.encoded.tokens, [finding], operator=context.operator, strength=context.strength
+        )
+        seen.features = seen.features_of(done.tokens)
+        seen.treatment = done.treatments[0]
+    return seen.treatment
 
 
 def recorded(image: str, treatment: Treatment) -> Calibrated:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from graphs.pdc import build
-from imc_agents.agents.sight import SightContext, open_sight
+from imc_agents.agents.sight import SightContext, for_one, open_sight
 from imc_agents.errors import ConfigError, DataError
 from imc_agents.noise.image import apply_image_noise
 from imc_agents.noise.registry import get_noise
@@ -82,3 +82,24 @@ def test_a_bank_of_another_encoder_is_refused(sight: SightContext, tmp_path: Pat
     other = load(str(vision_checkpoint(tmp_path / "tinymed")), dtype="bfloat16")
     with pytest.raises(ConfigError, match="dtype is float32, not bfloat16"):
         open_sight(other, sight.bank, tmp_path)
+
+
+def test_an_image_of_several_questions_is_encoded_once_until_its_file_changes(
+    sight: SightContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded: list[int] = []
+    encode = type(sight.encoder).encode
+
+    def counted(self: Any, inputs: Any, layers: Any) -> Any:
+        encoded.append(1)
+        return encode(self, inputs, layers)
+
+    monkeypatch.setattr(type(sight.encoder), "encode", counted)
+    file = sight.folder / "asked.png"
+    file.write_bytes((sight.folder / "noisy.png").read_bytes())
+    first, second = run(for_one(sight), "asked.png"), run(for_one(sight), "asked.png", "asked.png")
+    assert len(encoded) == 1
+    assert {state["finding"].noise for state in (*first, *second)} == {"gaussian"}
+    file.write_bytes((sight.folder / "clean.png").read_bytes())
+    assert run(for_one(sight), "asked.png")[0]["finding"].noise == "clean"
+    assert len(encoded) == 2
