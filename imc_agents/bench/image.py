@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from imc_agents.bench.filters import FILTERS, filtered
 from imc_agents.bench.image_tasks import Labelled, Readout, Task, fit_readout
 from imc_agents.noise.registry import SEVERITIES, NoiseSpec
 from imc_agents.vision.bank import Bank, Part, without
@@ -25,11 +26,10 @@ from imc_agents.vision.perception import CLEAN, Finding
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["FILTERS", "HARSH", "LEFT_OUT", "NONE", "RECENTRE", "Cell", "Recognition", "bench_images"]
+__all__ = ["HARSH", "LEFT_OUT", "NONE", "RECENTRE", "Cell", "Recognition", "bench_images"]
 
 HARSH = (3, 4, 5)
 NONE, RECENTRE, LEFT_OUT = "none", "recentre", "auto, noise left out"
-FILTERS = ("median", "nlm", "bilateral")
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +213,7 @@ def _encodings(view: _View, denoise: str | None) -> Iterator[Encoded]:
 
     for first in range(0, len(view.images), view.batch):
         shown = view.images[first : first + view.batch]
-        images = [Image.fromarray(_filtered(array, denoise)) for array in shown]
+        images = [Image.fromarray(filtered(array, denoise) if denoise else array) for array in shown]
         yield view.encoder.encode(view.encoder.preprocess(images), (PATCHES,))
 
 
@@ -225,20 +225,6 @@ def _arrays(encoder: Encoder, items: Sequence[Labelled]) -> list[Any]:
 
 def _noisy(array: Any, item: Labelled, noise: NoiseSpec, severity: int, seed: int) -> Any:
     return noise.apply(array, severity, seed=seed, sample_id=item.sample.name, dataset="")
-
-
-def _filtered(array: Any, name: str | None) -> Any:
-    """What one would try first on a uint8 image [H, W, 3]."""
-    import cv2
-
-    library: Any = cv2
-    if name == "median":
-        return library.medianBlur(array, 3)
-    if name == "nlm":
-        return library.fastNlMeansDenoisingColored(array, None, 7, 7, 5, 15)
-    if name == "bilateral":
-        return library.bilateralFilter(array, 5, 40, 3)
-    return array
 
 
 def _recognised(

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from imc_agents.bench.baselines import correct_with_pyspellchecker, correct_with_symspell
 from imc_agents.config.schema import Config
 from imc_agents.errors import ImcError, UsageError, nearest
 
-__all__ = ["METHODS", "MODEL_METHODS", "Method", "Restored", "make_method"]
+if TYPE_CHECKING:
+    from imc_agents.models.protocol import Backend, Usage
+    from imc_agents.prompts import Prompt
+
+__all__ = ["METHODS", "MODEL_METHODS", "Method", "Restored", "make_method", "rewrite"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,20 @@ class Method(Protocol):
         ...
 
 
+async def rewrite(backend: Backend, prompt: Prompt, text: str) -> tuple[str, Usage]:
+    """Ask a model once, by a prompt with the variable ``question``, to rewrite a question.
+
+    Raises:
+        ModelOutputError: the reply runs away; a faithful rewrite is about as long as the question.
+        InfraError, DataError: as ``Backend.generate``.
+    """
+    from imc_agents.models.protocol import Sampling
+
+    sampling = Sampling(max_tokens=16 + len(text) // 2)
+    reply = await backend.generate(prompt.render(question=text), sampling=sampling)
+    return reply.text.strip() or text, reply.usage
+
+
 class _Plain:
     """A method that is one function of the text."""
 
@@ -90,20 +108,12 @@ class _Rewrite:
         await self._backend.open()
 
     async def restore(self, sample_id: str, text: str) -> Restored:  # noqa: ARG002
-        from imc_agents.models.protocol import Sampling
-
-        # A faithful rewrite is about as long as the question; one that rambles on is an error, and changes nothing.
-        sampling = Sampling(max_tokens=16 + len(text) // 2)
         try:
-            reply = await self._backend.generate(self._prompt.render(question=text), sampling=sampling)
+            better, usage = await rewrite(self._backend, self._prompt, text)
         except ImcError as error:
             return Restored(text, calls=1, error=str(error))
-        usage = reply.usage
         return Restored(
-            reply.text.strip() or text,
-            calls=1,
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
+            better, calls=1, prompt_tokens=usage.prompt_tokens, completion_tokens=usage.completion_tokens
         )
 
     async def close(self) -> None:

@@ -1,20 +1,20 @@
-"""Carries a run of ``imc refine`` or ``imc resume`` to its end, and reports on it."""
+"""Carries a run to its end, a new one or a resumed one, and reports on it."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 if TYPE_CHECKING:
-    from imc_agents.agents.refiner import Refiner
-    from imc_agents.config.schema import Config
-    from imc_agents.runs.execute import RunResult
+    from imc_agents.config.schema import RunConfig
+    from imc_agents.runs.execute import Refines, RunResult
 
-__all__ = ["carry_out"]
+__all__ = ["carry_out", "report_refined"]
 
 _OVER_THRESHOLD = 3
 _INTERRUPTED = 130
@@ -23,20 +23,30 @@ _COPY_BYTES = 2**20
 
 def carry_out(
     folder: Path,
-    refiner: Refiner,
-    config: Config,
+    refiner: Refines,
+    settings: RunConfig,
     *,
     quiet: bool,
-    trace_one: bool,
+    report: Callable[[RunResult], None],
     retry_errors: bool = False,
     output: Path | None = None,
 ) -> None:
-    """Run to the end, report, and exit with the code that says how it went."""
+    """Run to the end, report, and exit with the code that says how it went.
+
+    Args:
+        folder: The run folder.
+        refiner: Does the rows.
+        settings: Section ``run`` of the configuration.
+        quiet: Show no progress.
+        report: Told how it ended, if it did not fail.
+        retry_errors: As ``execute_run``.
+        output: As ``execute_run``.
+    """
     from imc_agents.errors import BackendUnreachableError
     from imc_agents.runs.schema import FAILED
 
     try:
-        result = _execute(folder, refiner, config, quiet, retry_errors, output)
+        result = _execute(folder, refiner, settings, quiet, retry_errors, output)
     except KeyboardInterrupt:
         typer.echo(f"interrupted; go on with: imc resume {folder}", err=True)
         raise typer.Exit(_INTERRUPTED) from None
@@ -49,10 +59,10 @@ def carry_out(
         done = f"{result.totals.rows:,} of {result.manifest.rows:,} questions are done"
         typer.echo(f"interrupted, {done}; go on with: imc resume {folder}", err=True)
         raise typer.Exit(_INTERRUPTED)
-    _report(result, quiet=quiet, trace_one=trace_one)
+    report(result)
     failed = result.totals.failed / max(result.totals.rows, 1)
-    if failed > config.run.error_threshold:
-        limit = f"more than run.error_threshold allows ({config.run.error_threshold:.1%})"
+    if failed > settings.error_threshold:
+        limit = f"more than run.error_threshold allows ({settings.error_threshold:.1%})"
         typer.echo(f"{result.totals.failed:,} questions ({failed:.1%}) failed, {limit}", err=True)
         worst = max(FAILED, key=lambda status: result.totals.by_status[status])
         typer.echo(f"see why: imc trace list {result.folder} --status {worst}", err=True)
@@ -60,7 +70,7 @@ def carry_out(
 
 
 def _execute(
-    folder: Path, refiner: Refiner, config: Config, quiet: bool, retry_errors: bool, output: Path | None
+    folder: Path, refiner: Refines, settings: RunConfig, quiet: bool, retry_errors: bool, output: Path | None
 ) -> RunResult:
     import asyncio
 
@@ -73,7 +83,7 @@ def _execute(
             execute_run(
                 folder,
                 refiner,
-                config.run,
+                settings,
                 on_start=view.start,
                 on_progress=view.update,
                 retry_errors=retry_errors,
@@ -84,7 +94,8 @@ def _execute(
         view.close()
 
 
-def _report(result: RunResult, *, quiet: bool, trace_one: bool) -> None:
+def report_refined(result: RunResult, *, quiet: bool, trace_one: bool) -> None:
+    """Report on refined questions: the output where it goes to stdout, the summary, and a telling decision."""
     from rich.console import Console
     from rich.text import Text
 

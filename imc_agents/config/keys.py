@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -14,6 +14,8 @@ from imc_agents.config.yaml_nodes import Node, plain
 from imc_agents.errors import nearest
 
 __all__ = ["describe", "entry_of", "known", "place", "schema_keys", "section_of", "validate"]
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 def section_of(annotation: Any) -> type[BaseModel] | None:
@@ -54,13 +56,28 @@ def schema_keys(model: type[BaseModel] = Config, prefix: str = "") -> Iterator[s
             yield from schema_keys(entry or section or Config, f"{prefix}{name}.{'*.' if entry else ''}")
 
 
-def known(node: Node, errors: list[str], model: type[BaseModel] = Config, path: str = "") -> Node:
-    """Return the tree without its unknown keys, each of which adds a line to ``errors``."""
+def known(
+    node: Node,
+    errors: list[str],
+    model: type[BaseModel] = Config,
+    path: str = "",
+    root: type[BaseModel] | None = None,
+) -> Node:
+    """Return the tree without its unknown keys, each of which adds a line to ``errors``.
+
+    Args:
+        node: The tree.
+        errors: Takes the lines.
+        model: What its keys are of.
+        path: Dotted key of the tree.
+        root: Model of the whole, for hints; None where the tree is the whole.
+    """
+    root = root or model
     kept: dict[str, Node] = {}
     for key, child in (node.children or {}).items():
         field = model.model_fields.get(key)
         if field is None:
-            errors.append(f"{child.where}: unknown key {key!r}{_in(path)}{_hint(key, model)}")
+            errors.append(f"{child.where}: unknown key {key!r}{_in(path)}{_hint(key, model, root)}")
             continue
         at = f"{path}.{key}" if path else key
         section, entry = section_of(field.annotation), entry_of(field.annotation)
@@ -69,20 +86,22 @@ def known(node: Node, errors: list[str], model: type[BaseModel] = Config, path: 
         if (section or entry) and child.children is None and child.value is not None:
             errors.append(f"{child.where}: {at} needs keys below it, not {_shown(child.value)}")
         elif section:
-            kept[key] = known(child, errors, section, at)
+            kept[key] = known(child, errors, section, at, root)
         elif entry:
-            kept[key] = Node(_entries(child, errors, entry, at), child.where)
+            kept[key] = Node(_entries(child, errors, entry, at, root), child.where)
         else:
             kept[key] = child
     return Node(kept, node.where)
 
 
-def _entries(node: Node, errors: list[str], model: type[BaseModel], path: str) -> dict[str, Node]:
+def _entries(
+    node: Node, errors: list[str], model: type[BaseModel], path: str, root: type[BaseModel]
+) -> dict[str, Node]:
     kept: dict[str, Node] = {}
     for name, entry in (node.children or {}).items():
         at = f"{path}.{name}"
         if entry.children is not None:
-            kept[name] = known(entry, errors, model, at)
+            kept[name] = known(entry, errors, model, at, root)
         elif entry.value is None:
             kept[name] = entry
         else:
@@ -94,10 +113,10 @@ def _in(path: str) -> str:
     return f" in {path!r}" if path else ""
 
 
-def _hint(key: str, model: type[BaseModel]) -> str:
+def _hint(key: str, model: type[BaseModel], root: type[BaseModel]) -> str:
     if close := nearest(key, set(model.model_fields)):
         return close
-    elsewhere = [name for name in schema_keys() if name.rpartition(".")[2] == key]
+    elsewhere = [name for name in schema_keys(root) if name.rpartition(".")[2] == key]
     if elsewhere:
         return f"; did you mean {elsewhere[0].replace('*', '<name>')!r}?"
     return f"; there are {', '.join(model.model_fields)}"
@@ -114,11 +133,11 @@ def place(tree: Node, path: tuple[str, ...]) -> str:
     return where
 
 
-def validate(tree: Node, errors: list[str]) -> Config | None:
+def validate(tree: Node, errors: list[str], model: type[_Model]) -> _Model | None:
     """Return the configuration, or None after adding a line to ``errors`` for each wrong value."""
     try:
         # Through JSON because strict mode then takes a list for a tuple, but no "8" or true for a number.
-        return Config.model_validate_json(json.dumps(plain(tree)), strict=True)
+        return model.model_validate_json(json.dumps(plain(tree)), strict=True)
     except ValidationError as failure:
         for error in failure.errors():
             path = tuple(str(part) for part in error["loc"])
@@ -147,7 +166,7 @@ _BOUNDS = {
 def _in_words(error: ErrorDetails) -> str:
     kind, wrong, context = error["type"], error["input"], error.get("ctx", {})
     if kind == "missing":
-        return "is missing; every role needs it"
+        return "is missing; it must be set"
     if kind == "literal_error":
         names = [name.strip("'") for name in str(context["expected"]).replace(" or ", ", ").split(", ")]
         hint = nearest(wrong, names) if isinstance(wrong, str) else ""

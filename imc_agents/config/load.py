@@ -73,6 +73,7 @@ def resolve(
     files: Sequence[Path] = (),
     overrides: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
+    inline: Sequence[Node] = (),
 ) -> Resolved:
     """Merge all layers and validate the result.
 
@@ -82,6 +83,7 @@ def resolve(
         files: YAML files, later ones win.
         overrides: ``key=value`` with dotted keys and YAML values, later ones win.
         environ: Environment variables; only ``IMC_*`` are looked at.
+        inline: Parts of other files that hold a configuration; they win over ``files``.
 
     Raises:
         ConfigError: with one line for each problem, naming its place, the key and the cure.
@@ -92,6 +94,7 @@ def resolve(
     for path in files:
         with _collect(errors):
             layers.append(file_layer(path))
+    layers += inline
     for name in environment_names(environ):
         with _collect(errors):
             layers.append(environment_layer(name, environ[name]))
@@ -107,7 +110,7 @@ def resolve(
         base = profile_layers(DEFAULT_PROFILE)  # so that the errors below are about the files
     for layer in (*base, *layers):
         tree = merge(tree, known(layer, errors), errors)
-    config = validate(tree, errors)
+    config = validate(tree, errors, Config)
     if config is not None:
         errors += check(config, tree)
     if errors or config is None:

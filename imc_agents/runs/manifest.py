@@ -84,6 +84,7 @@ class Manifest(_Record):
         seconds: Time spent refining, all sittings together.
         sittings: How often it was started or resumed.
         added: The fields that the output has beyond those of the input, by the names of ``data.rows``.
+        kind: What began it, ``imc refine`` or ``imc bench run``.
     """
 
     manifest_version: int = 1
@@ -106,6 +107,7 @@ class Manifest(_Record):
     seconds: float = 0.0
     sittings: int = 0
     added: tuple[str, ...] = RESULT_FIELDS
+    kind: Literal["refine", "bench"] = "refine"
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from imc_agents.refinement import STATUSES, Status
 
-__all__ = ["DATABASE", "FAILED", "LOCK", "SCHEMA", "Totals", "read_totals"]
+__all__ = ["DATABASE", "FAILED", "LOCK", "RESULTS", "SCHEMA", "Totals", "read_totals"]
 
 DATABASE = "run.db"
 LOCK = "run.lock"
@@ -47,6 +47,19 @@ CREATE TABLE IF NOT EXISTS ids (
     row_index INTEGER NOT NULL      -- the first row with that id
 ) WITHOUT ROWID;
 """
+
+_LAST_EVENT = (
+    "(SELECT body FROM events e WHERE e.row_index = samples.row_index AND e.type = '{}'"
+    " ORDER BY seq DESC LIMIT 1)"
+)
+
+RESULTS = (
+    "SELECT row_index, refined, changed, flags, confidence, status, error,"
+    f" {_LAST_EVENT.format('calibrated')}, {_LAST_EVENT.format('answered')}"
+    " FROM samples ORDER BY row_index"
+)
+"""What there is to tell of each finished row, in input order; what was found in its image, and its answer, as the JSON
+of events, or null."""
 
 
 @dataclass(frozen=True, slots=True)

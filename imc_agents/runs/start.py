@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from imc_agents import __version__
 from imc_agents.data.images import choose_image_field
@@ -42,6 +42,7 @@ def start_run(
     images: bool = False,
     answers: bool = False,
     selection: Selection = Selection(),
+    kind: Literal["refine", "bench"] = "refine",
 ) -> Path:
     """Make the folder of a new run and return it; ``execute_run`` does the rest.
 
@@ -60,6 +61,7 @@ def start_run(
         images: Whether images are looked at.
         answers: Whether questions are answered, from their images where they have some.
         selection: Which rows to take.
+        kind: What begins it, for ``imc resume``.
 
     Raises:
         UsageError: if the input cannot be used or the output cannot be written.
@@ -75,13 +77,13 @@ def start_run(
             check_target(output, source, reader.format)
         folder = make_run_folder(directory, name or source.stem)
     else:
-        kind = format_of(Path("stdin"), format or "jsonl")
+        piped = format_of(Path("stdin"), format or "jsonl")
         if output is not None:
-            check_target(output, None, kind)
+            check_target(output, None, piped)
         folder = make_run_folder(directory, name or "stdin")
         try:
-            spool = spool_stdin(source, folder / f"input.{kind}")
-            reader = open_reader(spool, format=kind, question_field=question_field, id_field=id_field)
+            spool = spool_stdin(source, folder / f"input.{piped}")
+            reader = open_reader(spool, format=piped, question_field=question_field, id_field=id_field)
             total, rows = count_rows(reader, selection)
             seen_field = choose_image_field(reader, image_field) if images or answers else None
         except BaseException:
@@ -114,6 +116,7 @@ def start_run(
             *(IMAGE_FIELDS if images and seen_field is not None else ()),
             *(ANSWER_FIELDS if answers else ()),
         ),
+        kind=kind,
         output=None if output is None else str(output.absolute()),
         created=now,
         updated=now,

@@ -18,7 +18,7 @@ from typing import Any
 from imc_agents.errors import UsageError
 from imc_agents.refinement import Refinement, Status
 from imc_agents.runs.manifest import FILE_NAME, Manifest, RunState, read_manifest
-from imc_agents.runs.schema import DATABASE, LOCK, Totals, read_totals
+from imc_agents.runs.schema import DATABASE, LOCK, RESULTS, Totals, read_totals
 from imc_agents.trace.events import Event, load
 
 __all__ = ["RunStore", "SampleRecord", "find_run", "list_runs", "open_run", "run_state"]
@@ -139,6 +139,10 @@ class RunStore:
         query = "SELECT row_index, body FROM events ORDER BY row_index, seq"
         for row_index, body in self._connection.execute(query):
             yield row_index, load(body)
+
+    def results(self) -> sqlite3.Cursor:
+        """Return a cursor over ``RESULTS``."""
+        return self._connection.execute(RESULTS)
 
     def totals(self) -> Totals:
         """Return the sums over all finished samples."""

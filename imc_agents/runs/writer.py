@@ -23,7 +23,7 @@ from imc_agents.data.rows import Row
 from imc_agents.errors import UsageError
 from imc_agents.refinement import Refinement, Status
 from imc_agents.runs.manifest import Manifest, write_manifest
-from imc_agents.runs.schema import DATABASE, LOCK, SCHEMA, Totals, read_totals
+from imc_agents.runs.schema import DATABASE, LOCK, RESULTS, SCHEMA, Totals, read_totals
 from imc_agents.trace.events import Event, dump
 
 __all__ = ["EventValues", "RunWriter", "StorageError", "event_values", "make_run_folder", "utc_now"]
@@ -193,15 +193,8 @@ class RunWriter:
         return read_totals(self._connection)
 
     def results(self) -> sqlite3.Cursor:
-        """Return a cursor over what the output file needs of each stored row, in input order.
-
-        What was found in its image, and its answer, are events as JSON, or None.
-        """
-        return self._connection.execute(
-            "SELECT row_index, refined, changed, flags, confidence, status, error,"
-            f" {_LAST_EVENT.format('calibrated')}, {_LAST_EVENT.format('answered')}"
-            " FROM samples ORDER BY row_index"
-        )
+        """Return a cursor over ``RESULTS``."""
+        return self._connection.execute(RESULTS)
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replace the manifest.
@@ -237,10 +230,6 @@ class RunWriter:
         )
 
 
-_LAST_EVENT = (
-    "(SELECT body FROM events e WHERE e.row_index = samples.row_index AND e.type = '{}'"
-    " ORDER BY seq DESC LIMIT 1)"
-)
 _INSERT_SAMPLE = f"INSERT OR REPLACE INTO samples VALUES ({', '.join('?' * 15)})"
 _INSERT_EVENT = "INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?, ?, ?)"
 
