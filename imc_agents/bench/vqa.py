@@ -10,11 +10,12 @@ import asyncio
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import comb
 from pathlib import Path
 from typing import Any
 
 from imc_agents.agents.refiner import Refiner
+from imc_agents.bench.answers import said
+from imc_agents.bench.stats import mcnemar
 from imc_agents.config.schema import Config
 from imc_agents.errors import ModelOutputError, UsageError
 from imc_agents.noise.registry import NoiseSpec
@@ -22,7 +23,7 @@ from imc_agents.vision.build import at_encoder_size
 from imc_agents.vision.perception import CLEAN
 from imc_agents.vision.reading import read_image
 
-__all__ = ["Paired", "VqaQuestion", "bench_vqa", "closed_questions", "mcnemar", "said"]
+__all__ = ["Paired", "VqaQuestion", "bench_vqa", "closed_questions"]
 
 _FILES = ("trainset.json", "testset.json")
 _CLOSED = ("yes", "no")
@@ -93,19 +94,6 @@ def closed_questions(folder: Path, images: Sequence[str] | None = None) -> list[
     if not found:
         raise UsageError(f"{folder}: no closed question about these images")
     return found
-
-
-def said(answer: str) -> str:
-    """The first word of an answer, in lower case and without punctuation."""
-    words = "".join(c if c.isalnum() else " " for c in answer.lower()).split()
-    return words[0] if words else ""
-
-
-def mcnemar(gained: int, lost: int) -> float:
-    """Exact two-sided McNemar test: the probability of a split at least as uneven, were both as likely."""
-    n = gained + lost
-    tail = sum(comb(n, k) for k in range(min(gained, lost) + 1)) / 2**n
-    return min(1.0, 2 * tail)
 
 
 async def bench_vqa(

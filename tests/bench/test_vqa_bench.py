@@ -1,4 +1,4 @@
-"""`imc bench vqa`: what it reads of VQA-RAD, how answers are judged, and the paired test."""
+"""`imc bench vqa`: what it reads of VQA-RAD."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imc_agents.bench.vqa import VqaQuestion, closed_questions, mcnemar, said
+from imc_agents.bench.vqa import VqaQuestion, closed_questions
 from imc_agents.errors import UsageError
 
 
@@ -33,20 +33,3 @@ def test_closed_questions_of_the_chosen_images(tmp_path: Path) -> None:
     (folder / "testset.json").unlink()
     with pytest.raises(UsageError, match=r"testset\.json: cannot be read"):
         closed_questions(folder)
-
-
-@pytest.mark.parametrize(
-    ("answer", "word"),
-    [("Yes.", "yes"), ("no", "no"), ("  No, there is not", "no"), ("normal", "normal"), ("...", "")],
-)
-def test_the_first_word_counts(answer: str, word: str) -> None:
-    assert said(answer) == word
-
-
-@pytest.mark.parametrize(
-    ("gained", "lost", "p"),
-    # By hand: 2 * sum of binomials over 2^n.
-    [(0, 0, 1.0), (1, 1, 1.0), (5, 0, 0.0625), (0, 5, 0.0625), (8, 2, 112 / 1024), (3, 4, 1.0)],
-)
-def test_the_paired_test_is_exact(gained: int, lost: int, p: float) -> None:
-    assert mcnemar(gained, lost) == pytest.approx(p)
