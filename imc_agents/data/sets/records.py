@@ -49,10 +49,12 @@ class Problem:
     Attributes:
         where: The file, and the entry where it is about one, e.g. ``testset.json:12``.
         what: One line with the cure.
+        harmless: Whether reading made up for it, so that nothing is lost.
     """
 
     where: str
     what: str
+    harmless: bool = False
 
 
 @dataclass(frozen=True, slots=True)

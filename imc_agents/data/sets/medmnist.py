@@ -1,0 +1,67 @@
+"""MedMNIST and MedMNIST+ (2-D): one ``.npz`` a set with ``{split}_images`` and ``{split}_labels``."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from imc_agents.data.sets.arrays import read_pair
+from imc_agents.data.sets.formats import ImageFormat, Selection, choose
+from imc_agents.data.sets.npz import npz_keys
+from imc_agents.data.sets.published import published
+from imc_agents.data.sets.records import Images, Problem
+from imc_agents.errors import UsageError
+
+__all__ = ["FORMAT"]
+
+_NAME = "medmnist"
+_SPLITS = ("train", "val", "test")
+_SIZED = re.compile(r"(?P<name>.+?)_(?P<size>64|128|224)")
+
+
+def _file(path: Path) -> Path:
+    if path.suffix == ".npz" or not path.is_dir():
+        return path
+    found = sorted(path.glob("*.npz"))
+    if len(found) != 1:
+        listed = ", ".join(file.name for file in found[:10]) or "none"
+        raise UsageError(f"{path}: name one .npz file of MedMNIST; the folder has: {listed}")
+    return found[0]
+
+
+def _splits(path: Path) -> tuple[str, ...]:
+    keys = npz_keys(_file(path))
+    return tuple(split for split in _SPLITS if f"{split}_images" in keys or f"{split}_labels" in keys)
+
+
+def _parts(path: Path) -> tuple[Selection, ...]:
+    # A file without any split is opened all the same, which tells what is wrong with it.
+    return tuple(Selection(split) for split in _splits(path) or ("test",))
+
+
+def _open(path: Path, selection: Selection) -> Images:
+    file = _file(path)
+    split = choose("split", selection.split, _splits(path), file, default="test")
+    sized = _SIZED.fullmatch(file.stem)
+    name = sized["name"] if sized else file.stem
+    known = published("medmnist").get(name)
+    keys = (f"{split}_images", f"{split}_labels")
+    images = read_pair(file, keys, name=name, format=_NAME, split=split, known=known)
+    problems = list(images.problems)
+    if sized and images.images.shape[1:3] != (int(sized["size"]),) * 2:
+        side = "x".join(map(str, images.images.shape[1:3]))
+        problems.append(Problem(f"{file.name}: {keys[0]}", f"{side} pixels in a file of {sized['size']}"))
+    total = known.samples[split] if known else len(images.images)
+    if len(images.images) != total:
+        told = f"{len(images.images):,} images, {total:,} are published: a part of the set"
+        problems.append(Problem(f"{file.name}: {keys[0]}", told, True))
+    return replace(images, problems=tuple(problems))
+
+
+def _recognises(path: Path) -> bool:
+    files = sorted(path.glob("*.npz"))[:1] if path.is_dir() else [path]
+    return any({"train_images", "val_images"} & npz_keys(file) for file in files)
+
+
+FORMAT = ImageFormat(_NAME, "MedMNIST and MedMNIST+: one .npz a set", _recognises, _parts, _open)
