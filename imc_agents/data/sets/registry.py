@@ -31,7 +31,7 @@ __all__ = [
     "ENTRY_POINT_GROUP",
     "FORMATS",
     "Format",
-    "detect_format",
+    "format_at",
     "formats",
     "get_format",
     "open_dataset",
@@ -94,14 +94,21 @@ def get_format(name: str) -> Format:
     return known[name]
 
 
-def detect_format(path: Path) -> Format:
-    """Return the one format that a copy looks like, by names and headers.
+def format_at(path: Path, name: str | None = None) -> Format:
+    """Return the format to read a copy as: the one that is named, or the one that it looks like.
+
+    Args:
+        path: The copy.
+        name: Name of a format; None goes by names and headers of what is there.
 
     Raises:
-        UsageError: the path does not exist, or looks like none or like several.
+        UsageError: there is no such format or path, or the copy looks like none or like several.
     """
+    named = get_format(name) if name is not None else None
     if not path.exists() and not str(path).startswith(hub.HUB_PREFIX):
         raise UsageError(f"{path}: there is no such file or folder; check the path")
+    if named is not None:
+        return named
     found = [format for format in formats().values() if format.recognises(path)]
     if len(found) == 1:
         return found[0]
@@ -135,12 +142,11 @@ def open_dataset(
             nothing is left.
     """
     place = Path(path)
-    found = get_format(format) if format is not None else detect_format(place)
+    found = format_at(place, format)
     if isinstance(found, ImageFormat):
         raise UsageError(
             f"{place}: {found.name} holds images with labels, no questions; ask about them (imc_agents.data.sets.ask)"
         )
-    _check_exists(place)
     opened = found.open(place, split, unpack)
     if not opened.samples:
         first = next(
@@ -181,13 +187,7 @@ def open_images(
             used.
     """
     place = Path(path)
-    found = get_format(format) if format is not None else detect_format(place)
+    found = format_at(place, format)
     if isinstance(found, QuestionFormat):
         raise UsageError(f"{place}: {found.name} holds questions about images; open it with open_dataset")
-    _check_exists(place)
     return found.open(place, Selection(split, corruption, severity, task))
-
-
-def _check_exists(path: Path) -> None:
-    if not path.exists() and not str(path).startswith(hub.HUB_PREFIX):
-        raise UsageError(f"{path}: there is no such file or folder; check the path")
