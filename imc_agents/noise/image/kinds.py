@@ -114,6 +114,7 @@ def _spec(name: str, function: Callable[..., Any], family: str, description: str
         apply=partial(_noisy, name=name, function=function),
         family=family,
         variants=tuple(table.get("variants", ())),
+        suite="imc-11",
     )
 
 

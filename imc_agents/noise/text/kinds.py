@@ -19,6 +19,8 @@ REPEAT_WEIGHT = 0.5
 
 MAX_SLIPS_PER_WORD = 2
 
+_EXTRA = ("spacing", "casing", "irrelevant")
+
 
 @cache
 def _severities() -> dict[str, dict[str, Any]]:
@@ -85,7 +87,8 @@ def _spec(
 ) -> NoiseSpec:
     table = _severities()[name]
     apply = partial(_noisy, name=name, source=source, max_per_word=max_per_word)
-    return NoiseSpec(name, "text", description, table["per"], tuple(table["rates"]), apply)
+    suite = "extra" if name in _EXTRA else "imc-11"
+    return NoiseSpec(name, "text", description, table["per"], tuple(table["rates"]), apply, suite=suite)
 
 
 TEXT_NOISES: tuple[NoiseSpec, ...] = (
