@@ -29,7 +29,18 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Fields:
-    """How a source calls what a sample needs; None where it has no such field."""
+    """How a source calls what a sample needs; None where it has no such field.
+
+    Attributes:
+        id: The field with the id.
+        question: The question.
+        answer: The gold answer.
+        image: The name of the image.
+        kind: Whether the question is closed.
+        group: What the question is about.
+        language: Its language.
+        without_image: Whether a row without an image is as it should be.
+    """
 
     id: str | None = None
     question: str = "question"
@@ -38,6 +49,7 @@ class Fields:
     kind: str | None = None
     group: str | None = None
     language: str | None = None
+    without_image: bool = False
 
 
 def decode_text(path: Path) -> tuple[str, tuple[Problem, ...]]:
@@ -133,6 +145,8 @@ def data_set(
             problems.append(
                 Problem(entry.where, f"has no {fields.id!r}; known as {sample.id!r} by its place")
             )
+        if sample.image is None and images is not None and fields.image and not fields.without_image:
+            problems.append(Problem(entry.where, f"names no image in {fields.image!r}; correct the entry"))
         samples.append(_renamed(sample, entry, taken, problems))
     if numbers:
         count = f"{len(numbers)} answer{'s are numbers' if len(numbers) > 1 else ' is a number'}"

@@ -26,7 +26,6 @@ HUB_PREFIX = "hf:"
 _NAME = "hub"
 _SAVED = ("dataset_dict.json", "state.json")
 _IDS = (*ID_NAMES, "question_id")
-_OPTIONAL = {"kind": "answer_type", "group": "location", "language": "q_lang"}
 
 
 def _splits(path: Path) -> tuple[str, ...]:
@@ -54,8 +53,16 @@ def _open(path: Path, split: str | None, unpack: Path | None) -> DataSet:
 
 
 def _fields(row: dict[str, Any]) -> Fields:
-    own = {name: field for name, field in _OPTIONAL.items() if field in row}
-    return Fields(id=next((name for name in _IDS if name in row), None), image="image", **own)
+    def held(name: str) -> str | None:
+        return name if name in row else None
+
+    return Fields(
+        id=next((name for name in _IDS if name in row), None),
+        image="image",
+        kind=held("answer_type"),
+        group=held("location"),
+        language=held("q_lang"),
+    )
 
 
 def _online(path: Path) -> str | None:

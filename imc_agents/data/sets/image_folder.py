@@ -17,7 +17,6 @@ __all__ = ["FORMAT"]
 _NAME = "image-folder"
 _WHOLE = "all"
 _SPLITS = ("train", "val", "valid", "validate", "validation", "dev", "test")
-_OPTIONAL = {"kind": "answer_type", "group": "group", "language": "language"}
 
 
 def _files(path: Path) -> dict[str, Path]:
@@ -47,12 +46,14 @@ def _open(path: Path, split: str | None, unpack: Path | None) -> DataSet:  # noq
     reader = open_reader(file, format=format_of(file))
     rows = list(reader.rows())
     image_field = choose_image_field(reader, None)
-    held = {name for row in rows for name in row.fields}
     fields = Fields(
         id=reader.id_field,
         question=reader.question_field,
         image=image_field,
-        **{name: field for name, field in _OPTIONAL.items() if field in held},
+        without_image=True,
+        kind="answer_type",
+        group="group",
+        language="language",
     )
     broken = [Problem(f"{file.name}:{row.line}", _reason(row)) for row in rows if row.error is not None]
     entries = [Entry(f"{file.name}:{row.line}", dict(row.fields)) for row in rows if row.error is None]

@@ -152,20 +152,24 @@ def _images(
 
     if not (folder / "images").is_dir() and (folder / "images.hdf5").is_file():
         return _from_hdf5(folder / "images.hdf5", rows)
-    read: list[Any] = []
+    images: NDArray[Any] | None = None
     kept: list[int] = []
     for row, image in _pictures(folder / "images", rows, grey, problems):
-        if read and image.shape != read[0].shape:
-            what = f"{image.shape[1]}x{image.shape[0]} pixels among {read[0].shape[1]}x{read[0].shape[0]}"
+        if images is None:
+            if len(rows) * image.nbytes > MOST_BYTES:
+                raise UsageError(
+                    f"{folder}: more than {MOST_BYTES >> 30} GiB of images; choose a smaller split"
+                )
+            images = np.empty((len(rows), *image.shape), np.uint8)
+        if image.shape != images.shape[1:]:
+            what = f"{image.shape[1]}x{image.shape[0]} pixels among {images.shape[2]}x{images.shape[1]}"
             problems.append(Problem(f"images/{row:06d}.tiff", f"{what}; left out, get it again"))
             continue
-        if (len(read) + 1) * image.nbytes > MOST_BYTES:
-            raise UsageError(f"{folder}: more than {MOST_BYTES >> 30} GiB of images; choose a smaller split")
-        read.append(image)
+        images[len(kept)] = image
         kept.append(row)
-    if not read:
+    if images is None:
         raise UsageError(f"{folder / 'images'}: no image of this split can be read; get the folder again")
-    return np.stack(read), kept
+    return images[: len(kept)], kept
 
 
 def _pictures(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
 from imc_agents.data.sets.arrays import read_pair
 from imc_agents.data.sets.formats import ImageFormat, Selection, choose
-from imc_agents.data.sets.npz import npz_keys
+from imc_agents.data.sets.npz import members, npz_keys
 from imc_agents.data.sets.published import published
 from imc_agents.data.sets.records import Images, Problem
 from imc_agents.errors import UsageError
@@ -30,19 +31,19 @@ def _file(path: Path) -> Path:
     return found[0]
 
 
-def _splits(path: Path) -> tuple[str, ...]:
-    keys = npz_keys(_file(path))
+def _splits(keys: Collection[str]) -> tuple[str, ...]:
     return tuple(split for split in _SPLITS if f"{split}_images" in keys or f"{split}_labels" in keys)
 
 
 def _parts(path: Path) -> tuple[Selection, ...]:
     # A file without any split is opened all the same, which tells what is wrong with it.
-    return tuple(Selection(split) for split in _splits(path) or ("test",))
+    return tuple(Selection(split) for split in _splits(npz_keys(_file(path))) or ("test",))
 
 
 def _open(path: Path, selection: Selection) -> Images:
     file = _file(path)
-    split = choose("split", selection.split, _splits(path), file, default="test")
+    splits = _splits(members(file)) or ("test",)
+    split = choose("split", selection.split, splits, file, default="test")
     sized = _SIZED.fullmatch(file.stem)
     name = sized["name"] if sized else file.stem
     known = published("medmnist").get(name)
