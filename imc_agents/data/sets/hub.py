@@ -53,16 +53,8 @@ def _open(path: Path, split: str | None, unpack: Path | None) -> DataSet:
 
 
 def _fields(row: dict[str, Any]) -> Fields:
-    def held(name: str) -> str | None:
-        return name if name in row else None
-
-    return Fields(
-        id=next((name for name in _IDS if name in row), None),
-        image="image",
-        kind=held("answer_type"),
-        group=held("location"),
-        language=held("q_lang"),
-    )
+    own = next((name for name in _IDS if name in row), None)
+    return Fields(id=own, image="image", kind="answer_type", group="location", language="q_lang")
 
 
 def _online(path: Path) -> str | None:
