@@ -54,7 +54,7 @@ COMMANDS: dict[str, Entry] = {
     "roles": Entry("roles", "app", "List, show and check the agents' roles.", _SHAPE),
     "prompts": Entry("prompts", "app", "List and render the agents' prompts.", _SHAPE),
     "prototypes": Entry("prototypes", "app", "Build banks of noise prototypes and look into them.", _SHAPE),
-    "noise": Entry("noise", "app", "Add seeded noise to text.", _STUDY),
+    "noise": Entry("noise", "app", "Add seeded noise to text and images.", _STUDY),
     "data": Entry("data", "app", "Look through copies of medical data sets.", _STUDY),
     "bench": Entry("bench", "app", "Measure refinement against baselines.", _STUDY),
     "doctor": Entry(

@@ -1,19 +1,23 @@
-"""``imc noise``: look at what the noises do to a text."""
+"""``imc noise``: look at the noises and put them on text, images and whole files."""
 
 from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from imc_agents.commands.noise_apply import noise_apply
+from imc_agents.commands.noise_preview import noise_preview
+
 if TYPE_CHECKING:
+    from imc_agents.noise.registry import NoiseSpec, Strength
     from imc_agents.noise.text import Noised
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Add seeded noise to text.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(help="Add seeded noise to text and images.", no_args_is_help=True, add_completion=False)
 
 
 @app.command("text")
@@ -45,26 +49,62 @@ def text_noise(
 
 
 @app.command("list")
-def list_noises() -> None:
+def list_noises(
+    suite: Annotated[
+        str | None,
+        typer.Option(
+            "--suite",
+            help="medmnist-c or medimeta-c; by default imc-11, extra and installed ones.",
+        ),
+    ] = None,
+) -> None:
     """List the noises with their severities."""
     from imc_agents.noise.registry import noises
 
     if not sys.stdout.isatty():
-        for spec in noises():
-            row = {"name": spec.name, "modality": spec.modality, "description": spec.description}
-            typer.echo(json.dumps(row | {"per": spec.per, "strengths": spec.strengths}))
+        for spec in noises(suite=suite):
+            typer.echo(json.dumps(_row(spec), ensure_ascii=False))
         return
     from rich.console import Console
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     table.add_column("noise", style="cyan", no_wrap=True)
-    table.add_column("severities 1..5", no_wrap=True)
+    table.add_column("on", no_wrap=True)
+    table.add_column("family")
+    table.add_column("severities 1..5")
     table.add_column("what happens")
-    for spec in noises():
-        strengths = " ".join(f"{strength:g}" for strength in spec.strengths)
-        table.add_row(spec.name, strengths, f"{spec.description} [dim](per {spec.per})[/]")
-    Console().print(table)
+    for spec in noises(suite=suite):
+        sets = "for " + ", ".join(name.removesuffix("mnist") for name in spec.tables)
+        strengths = " ".join(map(_strength, spec.strengths)) or sets
+        unit = f"per {spec.per}" if spec.modality == "text" else spec.per
+        happens = f"{spec.description} [dim]({unit})[/]"
+        table.add_row(spec.full_name, spec.modality, spec.family, strengths, happens)
+    Console(highlight=False).print(table)
+
+
+app.command("apply")(noise_apply)
+app.command("preview")(noise_preview)
+
+
+def _row(spec: NoiseSpec) -> dict[str, Any]:
+    return {
+        "name": spec.full_name,
+        "suite": spec.suite,
+        "modality": spec.modality,
+        "family": spec.family,
+        "description": spec.description,
+        "per": spec.per,
+        "strengths": spec.strengths,
+        "variants": spec.variants,
+        "tables": dict(spec.tables),
+    }
+
+
+def _strength(strength: Strength) -> str:
+    if isinstance(strength, tuple):
+        return "(" + ",".join(f"{part:g}" for part in strength) + ")"
+    return f"{strength:g}"
 
 
 def _show(clean: str, kind: str, severity: int, seed: int, sample_id: str, noised: Noised) -> None:
