@@ -139,7 +139,7 @@ def test_labels_out_of_range_are_told_and_the_rest_can_be_used(tmp_path):
     found = open_images(tmp_path)
     (problem,) = (problem for problem in found.problems if not problem.harmless)
     assert problem.where == "pneumoniamnist.npz: test_labels"
-    assert problem.what.startswith("2 labels outside 0..1 (rows 3, 17)")
+    assert problem.what.startswith("2 labels are outside 0..1 (rows 3, 17, from 0)")
     np.savez(tmp_path / "pneumoniamnist.npz", **(arrays | {"test_labels": np.zeros((60, 14), np.uint8)}))
     (problem,) = (problem for problem in open_images(tmp_path).problems if not problem.harmless)
     assert problem.what == "shape [60, 14], published with one label an image"
@@ -259,7 +259,9 @@ def test_questions_about_images(tmp_path):
         written = read_image(tmp_path / str(data.samples[row].image)).convert("L")
         assert np.array_equal(np.asarray(written), images.images[row])
     assert ask(images, "What is it?", folder=tmp_path).samples[0].answer in ("normal", "pneumonia")
-    with pytest.raises(UsageError, match="1 answers for labels from 0 to 1; give one answer a class"):
+    with pytest.raises(
+        UsageError, match="labels go from 0 to 1, but answers are given for 1; give one for each"
+    ):
         ask(images, "Is it?", ("yes",), folder=tmp_path)
     with pytest.raises(UsageError, match="'other/1' is no question about pneumoniamnist"):
         write_images(images, [type(data.samples[0])("other/1", "?", "no", "closed", "x.png")], tmp_path)

@@ -123,5 +123,6 @@ def check_labels(
     if not len(rows):
         return task, classes, ()
     listed = ", ".join(str(row) for row in rows[:_LISTED]) + (", ..." if len(rows) > _LISTED else "")
-    problem = f"{len(rows):,} labels outside 0..{top - 1} (rows {listed}); correct them or get the file again"
+    count = f"{len(rows):,} labels are" if len(rows) > 1 else "1 label is"
+    problem = f"{count} outside 0..{top - 1} (rows {listed}, from 0); correct them or get the file again"
     return task, classes, (Problem(where, problem),)

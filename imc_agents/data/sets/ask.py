@@ -46,8 +46,8 @@ def ask(
     top = int(labels.max(initial=0))
     if int(labels.min(initial=0)) < 0 or top >= len(named):
         raise UsageError(
-            f"{images.name}: {len(named)} answers for labels from {int(labels.min(initial=0))} to {top}; "
-            "give one answer a class, from class 0 on"
+            f"{images.name}: labels go from {int(labels.min(initial=0))} to {top}, but answers are given for "
+            f"{len(named)}; give one for each class, from class 0 on"
         )
     samples = tuple(
         Sample(
@@ -56,7 +56,7 @@ def ask(
             answer=named[value],
             kind="closed",
             image=_file(images, row),
-            group=images.classes[value] if label is None and images.classes else "",
+            group=images.classes[value] if label is None and value < len(images.classes) else "",
         )
         for row, value in enumerate(int(label) for label in labels)
     )

@@ -31,6 +31,12 @@ def _file(path: Path) -> Path:
     return found[0]
 
 
+def _named(file: Path) -> tuple[str, int | None]:
+    """Name of the set and the size that follows it, as in ``pathmnist_224.npz``."""
+    sized = _SIZED.fullmatch(file.stem)
+    return (sized["name"], int(sized["size"])) if sized else (file.stem, None)
+
+
 def _splits(keys: Collection[str]) -> tuple[str, ...]:
     return tuple(split for split in _SPLITS if f"{split}_images" in keys or f"{split}_labels" in keys)
 
@@ -44,15 +50,14 @@ def _open(path: Path, selection: Selection) -> Images:
     file = _file(path)
     splits = _splits(members(file)) or ("test",)
     split = choose("split", selection.split, splits, file, default="test")
-    sized = _SIZED.fullmatch(file.stem)
-    name = sized["name"] if sized else file.stem
+    name, size = _named(file)
     known = published("medmnist").get(name)
     keys = (f"{split}_images", f"{split}_labels")
     images = read_pair(file, keys, name=name, format=_NAME, split=split, known=known)
     problems = list(images.problems)
-    if sized and images.images.shape[1:3] != (int(sized["size"]),) * 2:
+    if size and images.images.shape[1:3] != (size, size):
         side = "x".join(map(str, images.images.shape[1:3]))
-        problems.append(Problem(f"{file.name}: {keys[0]}", f"{side} pixels in a file of {sized['size']}"))
+        problems.append(Problem(f"{file.name}: {keys[0]}", f"{side} pixels in a file of {size}"))
     total = known.samples[split] if known else len(images.images)
     if len(images.images) != total:
         told = f"{len(images.images):,} images, {total:,} are published: a part of the set"
@@ -62,7 +67,11 @@ def _open(path: Path, selection: Selection) -> Images:
 
 def _recognises(path: Path) -> bool:
     files = sorted(path.glob("*.npz"))[:1] if path.is_dir() else [path]
-    return any({"train_images", "val_images"} & npz_keys(file) for file in files)
+    return any(
+        {"train_images", "val_images"} & npz_keys(file)
+        or (file.suffix == ".npz" and _named(file)[0] in published("medmnist"))
+        for file in files
+    )
 
 
 FORMAT = ImageFormat(_NAME, "MedMNIST and MedMNIST+: one .npz a set", _recognises, _parts, _open)

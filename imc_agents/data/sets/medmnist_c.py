@@ -55,7 +55,11 @@ def _open(path: Path, selection: Selection) -> Images:
 
 def _recognises(path: Path) -> bool:
     files = [path] if path.is_file() else [*sorted(path.glob("*.npz"))[:1], *sorted(path.glob("*/*.npz"))[:1]]
-    return any(npz_keys(file) == frozenset(_KEYS) for file in files)
+    # A file that is called as a set of MedMNIST is one, of which only the test split was kept.
+    return any(
+        npz_keys(file) == frozenset(_KEYS) and file.stem.split("_")[0] not in published("medmnist")
+        for file in files
+    )
 
 
 FORMAT = ImageFormat(_NAME, "MedMNIST-C: {dataset}/{corruption}.npz", _recognises, _parts, _open)
