@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -99,7 +100,7 @@ def noise_apply(
         raise UsageError("give --severity: 1 (mild) to 5 (harsh), several by commas such as 1,3,5, or all")
     recipe = make_recipe(
         name,
-        parse_severities(severity or "all"),
+        parse_severities("all" if severity is None else severity),
         "text" if kind == "questions" else "image",
         seed=seed,
         dataset=dataset,
@@ -175,17 +176,16 @@ def _stack(
     from imc_agents.commands.progress import watched
     from imc_agents.noise.apply import Done
     from imc_agents.noise.pool import open_workers, usable_cores
-    from imc_agents.noise.stacks import apply_to_stack, choose_splits, open_stack
+    from imc_agents.noise.stacks import apply_to_stack, choose_splits, most_workers, open_stack
 
     if not several and output.suffix.lower() != ".npz":
         raise UsageError(f"{output}: the output is an npz file like the input; call it {output.stem}.npz")
     stack = open_stack(source)
     splits = choose_splits(stack, recipe, split)
     samples = sum(map(stack.images, splits))
-    with (
-        open_workers(workers or usable_cores()) as pool,
-        watched(samples * len(recipe.steps), "images") as advance,
-    ):
+    total = samples * len(recipe.steps)
+    count = min(workers or usable_cores(), most_workers(stack, splits))
+    with open_workers(count) as pool, watched(total, "images") as advance:
         apply_to_stack(stack, output, recipe, splits, pool, advance)
     return Done(samples)
 
@@ -202,12 +202,13 @@ def _questions(
     from imc_agents.commands.progress import watched
     from imc_agents.data.registry import open_reader
     from imc_agents.noise.pool import open_workers, usable_cores
-    from imc_agents.noise.questions import apply_to_questions, check_format
+    from imc_agents.noise.questions import CHUNK_ROWS, apply_to_questions, check_format
 
     reader = open_reader(source, question_field=question_field, id_field=id_field)
     check_format(reader, None if several else output)
-    total = reader.count() * len(recipe.steps)
-    with open_workers(workers or usable_cores()) as pool, watched(total, "questions") as advance:
+    rows = reader.count()
+    count = min(workers or usable_cores(), ceil(rows / CHUNK_ROWS) or 1)
+    with open_workers(count) as pool, watched(rows * len(recipe.steps), "questions") as advance:
         return apply_to_questions(reader, output, recipe, pool, advance)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -193,12 +194,14 @@ def _corrupt_file(job: _Job, recipe: Recipe, read: Callable[[Path], Any]) -> str
 
 def _single_channel(source: Path, image: NDArray[np.uint8]) -> bool:
     """Whether the file stores grey values, and not colours that happen to be grey; DICOM goes by its pixels."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     if (image != image[..., :1]).any():
         return False
-    try:
+    with source.open("rb") as stream:
+        if stream.read(132)[128:] == b"DICM":
+            return True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of metadata that is not used
         with Image.open(source) as stored:
             return stored.mode in _GREY_MODES or stored.mode.startswith("I;16")
-    except UnidentifiedImageError:
-        return True

@@ -18,9 +18,11 @@ from imc_agents.noise.pool import Workers
 from imc_agents.noise.recipe import Recipe, Step, corrupt
 from imc_agents.noise.records import csv_with, json_with
 
-__all__ = ["apply_to_questions", "check_format"]
+__all__ = ["CHUNK_ROWS", "apply_to_questions", "check_format"]
 
-_CHUNK_ROWS = 200
+CHUNK_ROWS = 200
+"""How many rows a worker is given at a time."""
+
 _DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
@@ -74,7 +76,7 @@ def apply_to_questions(
 def _chunks(rows: Iterable[Row]) -> Iterator[list[tuple[str, str | None]]]:
     """The id and the question of some rows at a time; None for a question that is not usable."""
     pairs = ((row.id, row.question if row.error is None else None) for row in rows)
-    while chunk := list(islice(pairs, _CHUNK_ROWS)):
+    while chunk := list(islice(pairs, CHUNK_ROWS)):
         yield chunk
 
 
@@ -133,7 +135,7 @@ def _start(path: Path, delimiter: str) -> tuple[bytes, bytes]:
 
 
 def _write_parquet(reader: Reader, stream: BinaryIO, pairs: Iterable[tuple[Row, str | None]]) -> None:
-    """Copy the file batch by batch with another question column; a null stands for a row that stays."""
+    """Copy the file a row group at a time with another question column; a null stands for a row that stays."""
     pa, pc, pq = _arrow()
     texts = (text for _, text in pairs)
     with pq.ParquetFile(reader.path, pre_buffer=False) as source:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from math import prod
+from math import ceil, prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Stack", "apply_to_stack", "choose_splits", "open_stack"]
+__all__ = ["Stack", "apply_to_stack", "choose_splits", "most_workers", "open_stack"]
 
 _IMAGES, _LABELS = "_images", "_labels"
-_CHUNK_BYTES = 2**20  # how much of a stack one worker is given
+_CHUNK_BYTES, _CHUNK_IMAGES = 2**20, 100  # how much of a stack one worker is given at most
 _MOST_PIXELS = 64 * 2**20
 _DATE = (1980, 1, 1, 0, 0, 0)  # equal data makes equal files
 
@@ -112,6 +112,12 @@ def choose_splits(stack: Stack, recipe: Recipe, wanted: str | None) -> tuple[str
             hint = nearest(split, stack.splits)
             raise UsageError(f"{stack.path} has no split {split!r}{hint}; it has {', '.join(stack.splits)}")
     return names
+
+
+def most_workers(stack: Stack, splits: tuple[str, ...]) -> int:
+    """How many workers can have something to do at once."""
+    arrays = [stack.arrays[split + _IMAGES] for split in splits]
+    return max(ceil(array.shape[0] / _chunk_images(array)) for array in arrays)
 
 
 def apply_to_stack(
@@ -234,8 +240,7 @@ def _chunks(path: Path, archive: zipfile.ZipFile, array: Member) -> Iterator[tup
 
     stored = archive.getinfo(_member_name(array.name))
     count, *size = array.shape
-    each = prod(size)
-    many = max(1, _CHUNK_BYTES // each)
+    each, many = prod(size), _chunk_images(array)
     with archive.open(stored) as stream:
         stream.read(stored.file_size - count * each)  # the header
         for first in range(0, count, many):
@@ -244,6 +249,10 @@ def _chunks(path: Path, archive: zipfile.ZipFile, array: Member) -> Iterator[tup
             if len(block) < rows * each:
                 raise UsageError(f"{path}: {array.name} is cut short; get the file again")
             yield first, np.frombuffer(block, np.uint8).reshape(rows, *size)
+
+
+def _chunk_images(array: Member) -> int:
+    return max(1, min(_CHUNK_IMAGES, _CHUNK_BYTES // prod(array.shape[1:])))
 
 
 def _member_name(key: str) -> str:
