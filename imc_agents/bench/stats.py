@@ -22,8 +22,9 @@ __all__ = [
     "RESAMPLES",
     "PairedTest",
     "bootstrap_means",
-    "bootstrap_ratio",
+    "bootstrap_sums",
     "column_means",
+    "divided",
     "holm",
     "mcnemar",
     "paired_tests",
@@ -40,7 +41,7 @@ class PairedTest:
 
     Attributes:
         samples: Samples that both were scored on, in one cell at least.
-        left_out: Samples that only one of the two was scored on, in some cell.
+        left_out: Pairs of which only one was scored.
         difference: Mean score of the second minus that of the first on the pairs; cells weigh the same.
         wins: Pairs in which the second scored higher.
         losses: Pairs in which it scored lower.
@@ -85,6 +86,22 @@ def column_means(scores: Array) -> Array:
         return np.where(scored, scores, 0.0).sum(axis=0) / scored.sum(axis=0)
 
 
+def bootstrap_sums(values: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Array:
+    """Return the sums of all cells in each resample of the samples.
+
+    Args:
+        values: [samples, cells], without NaN.
+        seed: Seed of the resampling.
+        resamples: Number of resamples.
+
+    Returns:
+        [resamples, cells].
+    """
+    import numpy as np
+
+    return np.concatenate([drawn @ values for drawn in _draws(len(values), seed, resamples)])
+
+
 def bootstrap_means(scores: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Array:
     """Return the means of all cells in each resample of the samples; NaN where no scored sample was drawn.
 
@@ -99,32 +116,19 @@ def bootstrap_means(scores: Array, *, seed: int = 0, resamples: int = RESAMPLES)
     import numpy as np
 
     scored = ~np.isnan(scores)
-    filled, held = np.where(scored, scores, 0.0), scored.astype(np.float64)
-    blocks: list[Array] = []
-    for drawn in _draws(len(scores), seed, resamples):
-        with np.errstate(invalid="ignore"):
-            blocks.append(drawn @ filled / (len(scores) if scored.all() else drawn @ held))
-    return np.concatenate(blocks)
+    if scored.all():
+        return bootstrap_sums(scores, seed=seed, resamples=resamples) / len(scores)
+    both = np.hstack([np.where(scored, scores, 0.0), scored.astype(np.float64)])
+    sums, counts = np.hsplit(bootstrap_sums(both, seed=seed, resamples=resamples), 2)
+    return divided(sums, counts)
 
 
-def bootstrap_ratio(
-    numerators: Sequence[float], denominators: Sequence[float], *, seed: int = 0, resamples: int = RESAMPLES
-) -> Interval | None:
-    """Return the percentile interval of sum(numerators) / sum(denominators) over samples, such as a word error rate.
-
-    Args:
-        numerators: One per sample.
-        denominators: One per sample, in the same order.
-        seed: Seed of the resampling.
-        resamples: Number of resamples.
-    """
+def divided(above: Array, below: Array) -> Array:
+    """Return ``above / below``, elementwise; NaN where ``below`` is not positive."""
     import numpy as np
 
-    if not numerators:
-        return None
-    sums = np.array([numerators, denominators], dtype=np.float64).T
-    above, below = np.concatenate([drawn @ sums for drawn in _draws(len(sums), seed, resamples)]).T
-    return percentiles(np.divide(above, below, out=np.full_like(above, np.nan), where=below > 0))
+    # Differences of rates that are equal on paper may leave the last bit of a float behind.
+    return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 1e-12)
 
 
 def percentiles(replicates: Array) -> Interval | None:
@@ -187,7 +191,7 @@ def paired_tests(
         found.append(
             PairedTest(
                 samples=int((~np.isnan(kept)).any(axis=1).sum()),
-                left_out=int(one_only[:, list(group)].any(axis=1).sum()),
+                left_out=int(one_only[:, list(group)].sum()),
                 difference=mean,
                 wins=wins,
                 losses=losses,

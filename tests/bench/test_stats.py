@@ -8,8 +8,9 @@ import pytest
 from imc_agents.bench import stats
 from imc_agents.bench.stats import (
     bootstrap_means,
-    bootstrap_ratio,
+    bootstrap_sums,
     column_means,
+    divided,
     holm,
     mcnemar,
     paired_tests,
@@ -63,11 +64,11 @@ def test_cells_keep_their_pairing() -> None:
     assert (means[:, 1] - means[:, 0]) == pytest.approx(np.full(500, 0.1))
 
 
-def test_ratios_weigh_samples_by_their_words() -> None:
-    interval = bootstrap_ratio([1.0] * 50, [10.0] * 50)
-    assert interval is not None
-    assert (interval.low, interval.high) == pytest.approx((0.1, 0.1))
-    assert bootstrap_ratio([], []) is None
+def test_sums_are_those_of_as_many_samples() -> None:
+    sums = bootstrap_sums(np.stack([np.ones(50), np.arange(50.0)], axis=1), resamples=2000)
+    assert (sums[:, 0] == 50).all()
+    assert sums[:, 1].mean() == pytest.approx(np.arange(50).sum(), rel=0.01)
+    assert np.isnan(divided(sums[:2, 0], np.array([0.0, -1.0]))).all()
 
 
 def test_one_cell_of_right_and_wrong_is_mcnemar() -> None:
