@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from imc_agents.errors import UsageError, nearest
 from imc_agents.noise.image import optics, sensor, storage
 from imc_agents.noise.image.draws import generator
-from imc_agents.noise.registry import NoiseSpec, check_severity, get_noise
+from imc_agents.noise.image.pixels import check_image, grey_once
+from imc_agents.noise.registry import NoiseSpec, get_noise
 
 if TYPE_CHECKING:
     import numpy as np
@@ -69,15 +70,7 @@ def _noisy(
     function: Callable[..., NDArray[np.uint8]],
     variant: str | None = None,
 ) -> NDArray[np.uint8]:
-    check_severity(severity)
-    if seed < 0:
-        raise UsageError(f"seed {seed} is negative; give 0 or more")
-    if image.dtype.name != "uint8" or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)):
-        raise UsageError(
-            f"an image of dtype {image.dtype} and shape {image.shape}; noise is put on uint8 [H, W] or [H, W, 3]"
-        )
-    if not image.size:
-        raise UsageError(f"an image of shape {image.shape} has no pixels")
+    check_image(image, severity, seed)
     table = _severities()[name]
     random = generator(dataset, sample_id, name, seed)
     strengths = table["strengths"]
@@ -93,14 +86,7 @@ def _noisy(
         raise UsageError(f"the noise {name} has no variants, and {variant!r} was asked for")
     extra = {"sigma": float(table["sigmas"][severity - 1])} if "sigmas" in table else {}
     strength = float(strengths[severity - 1])
-    if image.ndim == 3 and _is_grey(image):
-        return function(image[..., 0], strength, random, **extra)[..., None].repeat(3, axis=2)
-    return function(image, strength, random, **extra)
-
-
-def _is_grey(image: NDArray[np.uint8]) -> bool:
-    red, green, blue = image[..., 0], image[..., 1], image[..., 2]
-    return bool((red == green).all() and (green == blue).all())
+    return grey_once(image, lambda pixels: function(pixels, strength, random, **extra))
 
 
 def _spec(name: str, function: Callable[..., Any], family: str, description: str) -> NoiseSpec:
