@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from imc_agents.commands.carry_out import carry_out
+from imc_agents.commands.carry_out import carry_out, report_refined
 from imc_agents.commands.options import (
     BackendOption,
     BaseUrlOption,
@@ -153,7 +154,13 @@ def refine(
         answers=resolved.run.answer,
         selection=selection,
     )
-    carry_out(folder, refiner, resolved, quiet=quiet, trace_one=trace_one)
+    carry_out(
+        folder,
+        refiner,
+        resolved.run,
+        quiet=quiet,
+        report=partial(report_refined, quiet=quiet, trace_one=trace_one),
+    )
 
 
 def resume(
@@ -180,18 +187,24 @@ def resume(
     """
     from imc_agents.agents.refiner import Refiner
     from imc_agents.config.load import resolve
+    from imc_agents.runs.manifest import read_manifest
     from imc_agents.runs.start import CONFIG
     from imc_agents.runs.store import find_run
 
     folder = find_run(run, runs_directory(run))
     given = () if concurrency is None else (f"run.concurrency={concurrency}",)
+    if read_manifest(folder).kind == "bench":
+        from imc_agents.commands.bench_run import resume_bench
+
+        resume_bench(folder, given, quiet=quiet, retry_errors=retry_errors, output=output)
+        return
     resolved = resolve(files=[folder / CONFIG], overrides=given).config
     carry_out(
         folder,
         Refiner(resolved),
-        resolved,
+        resolved.run,
         quiet=quiet,
-        trace_one=trace_one,
+        report=partial(report_refined, quiet=quiet, trace_one=trace_one),
         retry_errors=retry_errors,
         output=output,
     )

@@ -1,0 +1,157 @@
+"""Makes the noisy images of a benchmark in several processes; the outcome does not depend on how many."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from imc_agents.bench.filters import filtered
+from imc_agents.bench.outcomes import CLEAN
+from imc_agents.errors import ImcError
+
+__all__ = ["ImageJob", "Look", "write_images"]
+
+_FEW = 4  # jobs for which no process is worth its start
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One way in which an image is wanted.
+
+    Attributes:
+        noise: Full name of an image noise, or ``clean``.
+        severity: 1 to 5; 0 for clean.
+        filter: Filter over the noisy image, or empty.
+        target: Path within the folder of images.
+    """
+
+    noise: str
+    severity: int
+    filter: str
+    target: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImageJob:
+    """One published image and the looks that are wanted of it.
+
+    Attributes:
+        source: The file.
+        name: Identifies it within its data set; part of the seed.
+        dataset: Name of the data set.
+        table: MedMNIST set whose severities count, or empty.
+        looks: What is wanted.
+    """
+
+    source: Path
+    name: str
+    dataset: str
+    table: str
+    looks: tuple[Look, ...]
+
+
+def write_images(
+    jobs: Sequence[ImageJob],
+    folder: Path,
+    *,
+    size: int,
+    seed: int,
+    workers: int,
+    advance: Callable[[int], None] = lambda _: None,
+) -> list[str]:
+    """Write every look that is not there yet; return one line for each image that cannot be used.
+
+    Args:
+        jobs: What is wanted.
+        folder: Folder of images.
+        size: Pixels of the shorter side before the noise.
+        seed: Of the noise.
+        workers: Processes; 0 is one a core.
+        advance: Told how many looks are done.
+
+    Raises:
+        UsageError: a noise cannot be applied, e.g. without a table.
+    """
+    rest: list[ImageJob] = []
+    for job in jobs:
+        missing = tuple(look for look in job.looks if not (folder / look.target).is_file())
+        advance(len(job.looks) - len(missing))
+        if missing:
+            rest.append(replace(job, looks=missing))
+    problems: list[str] = []
+    work = partial(_write, folder=folder, size=size, seed=seed)
+    with _mapped(work, rest, workers or os.cpu_count() or 1) as done:
+        for job, problem in zip(rest, done, strict=True):
+            advance(len(job.looks))
+            if problem:
+                problems.append(problem)
+    return problems
+
+
+@contextmanager
+def _mapped(
+    work: Callable[[ImageJob], str], jobs: Sequence[ImageJob], workers: int
+) -> Generator[Iterator[str]]:
+    if workers == 1 or len(jobs) <= _FEW:
+        yield map(work, jobs)
+        return
+    # Spawned, since threads of torch or of the engine may be running here.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_alone)
+    try:
+        yield pool.map(work, jobs, chunksize=1)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _alone() -> None:
+    import signal
+
+    import cv2
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that began it
+    cv2.setNumThreads(1)
+
+
+def _write(job: ImageJob, *, folder: Path, size: int, seed: int) -> str:
+    import numpy as np
+
+    from imc_agents.noise.registry import get_noise
+    from imc_agents.vision.reading import read_image
+    from imc_agents.vision.variants import at_encoder_size
+
+    try:
+        clean: Any = np.asarray(at_encoder_size(read_image(job.source), size))
+    except ImcError as error:
+        return str(error)
+    noisy: dict[tuple[str, int], Any] = {(CLEAN, 0): clean}
+    for look in job.looks:
+        key = look.noise, look.severity
+        if key not in noisy:
+            spec = get_noise(look.noise, "image")
+            options = {"table": job.table} if spec.tables and job.table else {}
+            noisy[key] = spec.apply(
+                clean, look.severity, seed=seed, sample_id=job.name, dataset=job.dataset, **options
+            )
+        image = filtered(noisy[key], look.filter) if look.filter else noisy[key]
+        _save(image, folder / look.target)
+    return ""
+
+
+def _save(image: Any, target: Path) -> None:
+    from PIL import Image
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        Image.fromarray(image).save(temporary, "PNG")
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
