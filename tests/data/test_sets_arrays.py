@@ -292,3 +292,17 @@ def test_one_of_several_labels_is_asked_about(tmp_path):
         ask(images, "Is it bright?", folder=tmp_path)
     data = ask(images, "Is it bright?", label=1, folder=tmp_path)
     assert [sample.answer == "yes" for sample in data.samples] == (images.labels[:, 1] == 1).tolist()
+
+
+def test_labels_of_medimeta_that_are_none_say_where(tmp_path):
+    copy = medimeta(tmp_path, task_labels=False)
+    table = (copy / "annotations.csv").read_text()
+    for before, after, told in (
+        ("tasks/disease", "tasks/illness", "no column 'tasks/disease'"),
+        ('"[1, ', '"[1, 1, ', r"annotations.csv:15: not as published"),
+        (".tiff,1", ".tiff,1.5", "'tasks/disease' holds float64, not whole numbers"),
+        (".tiff,1", ".tiff,pneumonia", r"annotations.csv:2: not as published"),
+    ):
+        (copy / "annotations.csv").write_text(table.replace(before, after))
+        with pytest.raises(UsageError, match=told):
+            open_images(copy, task="both" if "[" in before else "disease")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
@@ -141,10 +142,9 @@ def data_set(
             continue
         if not isinstance(_of(entry, fields.answer), str):
             numbers.append(entry.where)
-        if fields.id is not None and _of(entry, fields.id) is None:
-            problems.append(
-                Problem(entry.where, f"has no {fields.id!r}; known as {sample.id!r} by its place")
-            )
+        if fields.id is not None and not _own_id(entry, fields):
+            told = f"no id in {fields.id!r}; known as {sample.id!r} by its place, add one"
+            problems.append(Problem(entry.where, told))
         if sample.image is None and images is not None and fields.image and not fields.without_image:
             problems.append(Problem(entry.where, f"names no image in {fields.image!r}; correct the entry"))
         samples.append(_renamed(sample, entry, taken, problems))
@@ -173,17 +173,17 @@ def _sample(entry: Entry, fields: Fields, made: str, with_images: bool) -> Sampl
         problem = _unusable(_of(entry, name), number=name == fields.answer)
         if problem:
             if name not in entry.value:
-                problem = f"is missing; it has: {', '.join(map(str, list(cast('dict[str, Any]', entry.value))[:10]))}"
+                listed = ", ".join(_shown(key) for key in list(cast("dict[Any, Any]", entry.value))[:10])
+                problem = f"is missing; it has: {listed or 'nothing'}"
             return Problem(entry.where, f"{name!r} {problem}; left out, correct the entry")
     image = _of(entry, fields.image) if with_images else None
     if image is not None and not _inside(image):
         return Problem(
             entry.where, f"image {_shown(image)} is no path inside the image folder; left out, correct it"
         )
-    own = _of(entry, fields.id)
     answer = str(_of(entry, fields.answer))
     return Sample(
-        id=made if own is None else str(own),
+        id=_own_id(entry, fields) or made,
         question=_of(entry, fields.question),
         answer=answer,
         kind=kind_of(_of(entry, fields.kind), answer),
@@ -193,16 +193,19 @@ def _sample(entry: Entry, fields: Fields, made: str, with_images: bool) -> Sampl
     )
 
 
-def _renamed(sample: Sample, entry: Entry, taken: Counter[str], problems: list[Problem]) -> Sample:
-    from dataclasses import replace
+def _own_id(entry: Entry, fields: Fields) -> str:
+    """The id of the source as text; empty where there is none that can be one."""
+    value = _of(entry, fields.id)
+    return _text(str(value)) if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
 
+
+def _renamed(sample: Sample, entry: Entry, taken: Counter[str], problems: list[Problem]) -> Sample:
+    """The sample under an id that no earlier one has."""
     taken[sample.id] += 1
     if taken[sample.id] == 1:
         return sample
-    unique = sample.id
-    while unique in taken and unique != "":
-        unique = f"{sample.id}#{taken[sample.id]}"
-        taken[sample.id] += unique in taken
+    while (unique := f"{sample.id}#{taken[sample.id]}") in taken:
+        taken[sample.id] += 1
     taken[unique] += 1
     problems.append(
         Problem(entry.where, f"id {sample.id!r} is there already; known as {unique!r}, make ids unique")
@@ -212,21 +215,32 @@ def _renamed(sample: Sample, entry: Entry, taken: Counter[str], problems: list[P
 
 def _unusable(value: object, *, number: bool) -> str:
     if isinstance(value, str):
-        return "" if value.strip() else "is empty"
-    if number and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not value.strip():
+            return "is empty"
+        return "" if _encodable(value) else "holds half of a surrogate pair"
+    if number and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return ""
     return f"is {_shown(value)}, no text"
 
 
 def _inside(name: object) -> bool:
-    if not isinstance(name, str) or not name.strip() or "\0" in name:
+    if not isinstance(name, str) or not name.strip() or "\0" in name or not _encodable(name):
         return False
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts
 
 
 def _text(value: object) -> str:
-    return value.strip() if isinstance(value, str) else ""
+    return value.strip() if isinstance(value, str) and _encodable(value) else ""
+
+
+def _encodable(text: str) -> bool:
+    """Whether a text can be stored: JSON lets half of a surrogate pair through, UTF-8 does not."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _shown(value: object) -> str:

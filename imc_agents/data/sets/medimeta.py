@@ -7,6 +7,7 @@ of ``annotations.csv`` beside ``filepath``.
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -91,11 +92,13 @@ def _open(path: Path, selection: Selection) -> Images:
     split = choose("split", selection.split, _splits(folder), folder, default="test")
     # The first task is the one that a set is known for.
     task = choose("task", selection.task, tuple(info.tasks), folder, default=next(iter(info.tasks), None))
-    names = decode_text(folder / "splits" / f"{split}.txt")[0].split()
+    names = decode_text(folder / "splits" / f"{split}.txt")[0].split("\n")
     labels = _labels(folder, task)
     rows: list[int] = []
     problems: list[Problem] = []
-    for number, name in enumerate(names, 1):
+    for number, name in enumerate(map(str.strip, names), 1):
+        if not name:
+            continue
         row = int(Path(name).stem) if Path(name).stem.isdigit() else -1
         if 0 <= row < len(labels):
             rows.append(row)
@@ -115,11 +118,12 @@ def _labels(folder: Path, task: str) -> NDArray[Any]:
     if not file.is_file():
         return _annotated(folder / "annotations.csv", f"tasks/{task}")
     try:
-        labels: Any = np.load(file, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
+        held: Any = np.load(file, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
         raise UsageError(f"{file}: cannot be read as a plain array ({error}); get it again") from error
-    if labels.dtype.kind not in "biu":
-        raise UsageError(f"{file}: labels are {labels.dtype}, not whole numbers; get the file again")
+    labels: Any = held if isinstance(held, np.memmap) else np.empty(0)
+    if labels.dtype.kind not in "biu" or labels.ndim not in (1, 2):
+        raise UsageError(f"{file}: no array with a row of whole numbers for each image; get it again")
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
@@ -129,19 +133,22 @@ def _annotated(file: Path, column: str) -> NDArray[Any]:
 
     text, _ = decode_text(file)
     found: dict[int, Any] = {}
-    for line, row in enumerate(csv.DictReader(text.splitlines()), 2):
-        stem, value = Path(row.get("filepath") or "").stem, row.get(column)
-        if value is None:
-            raise UsageError(
-                f"{file}: no column {column!r} in line {line}; get the file, or task_labels/, again"
-            )
-        try:
-            found[int(stem)] = json.loads(value)
-        except ValueError:
-            raise UsageError(f"{file}:{line}: {value!r} of {stem!r} is no label; correct it") from None
-    if sorted(found) != list(range(len(found))):
-        raise UsageError(f"{file}: rows do not number the images from 0 on; get it again")
-    return np.asarray([found[row] for row in range(len(found))], np.int64)
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        if column not in (rows.fieldnames or ()):
+            raise UsageError(f"{file}: no column {column!r}; get the file, or task_labels/, again")
+        for row in rows:
+            found[int(Path(row["filepath"]).stem)] = json.loads(row[column])
+        # Labels of unequal length, or that are no numbers, are refused by NumPy.
+        labels: Any = np.asarray([found[number] for number in range(len(found))])
+    except (csv.Error, ValueError, TypeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UsageError(
+            f"{file}:{rows.line_num}: not as published, with 'filepath' and labels as numbers ({reason}); get it again"
+        ) from error
+    if labels.dtype.kind not in "biu":
+        raise UsageError(f"{file}: {column!r} holds {labels.dtype}, not whole numbers; get it again")
+    return labels
 
 
 def _images(
@@ -217,7 +224,8 @@ def _from_hdf5(file: Path, rows: list[int]) -> tuple[NDArray[Any], list[int]]:
 
 
 def _recognises(path: Path) -> bool:
-    return (path / "info.yaml").is_file() and ((path / "images").is_dir() or (path / "images.hdf5").is_file())
+    folders = [file.parent for name in ("info.yaml", "*/info.yaml") for file in sorted(path.glob(name))[:1]]
+    return any((folder / "images").is_dir() or (folder / "images.hdf5").is_file() for folder in folders)
 
 
 FORMAT = ImageFormat(

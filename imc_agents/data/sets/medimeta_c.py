@@ -20,30 +20,28 @@ _CLEAN = "clean"
 _FILE = re.compile(r"(?P<corruption>.+)_severity_(?P<severity>[1-5])")
 
 
-def _has_files(folder: Path) -> bool:
-    return any(
-        file.stem == _CLEAN or _FILE.fullmatch(file.stem) for file in folder.glob("*/*.npz") if file.is_file()
-    )
-
-
-def _folder(path: Path) -> Path:
-    # The folder of a split will do: the data set is the folder above it.
-    if path.is_dir() and any(_FILE.fullmatch(file.stem) for file in path.glob("*.npz")):
-        return path.parent
-    return choose_folder(path, _has_files, "{split}/{corruption}_severity_{s}.npz")
-
-
 def _files(path: Path) -> dict[tuple[str, str, int], Path]:
     """All files by split, corruption and severity; clean images have severity 0."""
-    found: dict[tuple[str, str, int], Path] = {}
-    for file in sorted(_folder(path).glob("*/*.npz")):
-        match = _FILE.fullmatch(file.stem)
-        if match:
-            found[file.parent.name, match["corruption"], int(match["severity"])] = file
-        elif file.stem == _CLEAN:
-            found[file.parent.name, _CLEAN, 0] = file
-    inside = path.resolve().name if _folder(path) == path.parent else None
-    return {key: file for key, file in found.items() if inside in (None, key[0])}
+    if path.is_file():
+        files = [path]
+    elif path.is_dir() and any(_named(file) for file in path.glob("*.npz")):
+        files = sorted(path.glob("*.npz"))  # the folder of one split
+    else:
+        folder = choose_folder(
+            path,
+            lambda inner: any(_named(file) for file in inner.glob("*/*.npz")),
+            "{split}/{corruption}_severity_{s}.npz",
+        )
+        files = sorted(folder.glob("*/*.npz"))
+    return {(file.resolve().parent.name, *named): file for file in files if (named := _named(file))}
+
+
+def _named(file: Path) -> tuple[str, int] | None:
+    """Corruption and severity that the name of a file tells."""
+    match = _FILE.fullmatch(file.stem)
+    if match:
+        return match["corruption"], int(match["severity"])
+    return (_CLEAN, 0) if file.stem == _CLEAN else None
 
 
 def _parts(path: Path) -> tuple[Selection, ...]:
@@ -64,7 +62,7 @@ def _open(path: Path, selection: Selection) -> Images:
         listed = ", ".join(map(str, held))
         raise UsageError(f"{path}: name the severity of {corruption}, each is a file; it has: {listed}")
     file = files[split, corruption, severity]
-    name = file.parent.parent.name
+    name = file.resolve().parent.parent.name
     known = published("medimeta-c").get(name) or published("medmnist").get(name)
     return read_pair(
         file,
@@ -79,9 +77,8 @@ def _open(path: Path, selection: Selection) -> Images:
 
 
 def _recognises(path: Path) -> bool:
-    if not path.is_dir():
-        return False
     files = [
+        *([path] if path.is_file() else []),
         *sorted(path.glob("*/*.npz"))[:1],
         *sorted(path.glob("*.npz"))[:1],
         *sorted(path.glob("*/*/*.npz"))[:1],

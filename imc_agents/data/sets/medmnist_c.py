@@ -37,7 +37,7 @@ def _open(path: Path, selection: Selection) -> Images:
     choose("split", selection.split, ("test",), path, default="test")
     corruption = choose("corruption", selection.corruption, tuple(files), path)
     file = files[corruption]
-    name = file.parent.name.split("_")[0]
+    name = file.resolve().parent.name.split("_")[0]
     known = published("medmnist").get(name)
     found = read_pair(file, _KEYS, name=name, format=_NAME, split="test", known=known, corruption=corruption)
     count, left = divmod(len(found.images), _SEVERITIES)

@@ -130,6 +130,8 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Memb
     with archive.open(info) as stream:
         shape, fortran, dtype = _skip_header(path, name, stream)
         header = stream.tell()
+    if any(side < 0 for side in shape):
+        raise UsageError(f"{path}: {name} has the impossible shape {list(shape)}; get the file again")
     offset = None
     if info.compress_type == zipfile.ZIP_STORED:
         with path.open("rb") as raw:
@@ -147,4 +149,5 @@ def _skip_header(path: Path, name: str, stream: Any) -> tuple[tuple[int, ...], b
         old = npy.read_magic(stream) == (1, 0)
         return npy.read_array_header_1_0(stream) if old else npy.read_array_header_2_0(stream)
     except ValueError as error:
-        raise UsageError(f"{path}: {name} is no array of NumPy ({error}); save it again") from error
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{path}: {name} is no array of NumPy ({reason}); save it again") from error
