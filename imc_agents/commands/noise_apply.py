@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -26,6 +27,11 @@ TableOption = Annotated[
 ]
 
 _Kind = Literal["image", "folder", "stack", "questions"]
+_KINDS: dict[str, str] = {
+    "image": "image files",
+    "stack": "npz files",
+    "questions": "files of questions",
+}
 _NAMED = 5  # skipped files that are named
 
 
@@ -63,6 +69,16 @@ def noise_apply(
             help="Of npz: splits that become noisy; all by default, for medmnist-c and medimeta-c test.",
         ),
     ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            "--size",
+            metavar="PIXELS",
+            min=16,
+            max=4096,
+            help="Bring the shorter side of image files to this before the noise; as they are by default.",
+        ),
+    ] = None,
     question_field: Annotated[
         str | None,
         typer.Option("--question-field", help="Field with the question; default question, text or query."),
@@ -95,7 +111,14 @@ def noise_apply(
     if not source.exists():
         raise UsageError(f"{source}: there is no such file or folder")
     kind = _kind(source)
-    _check_options(kind, split, question_field, id_field)
+    for option, value, fitting in (
+        ("--split", split, ("stack",)),
+        ("--size", size, ("image", "folder")),
+        ("--question-field", question_field, ("questions",)),
+        ("--id-field", id_field, ("questions",)),
+    ):
+        if value is not None and kind not in fitting:
+            raise UsageError(f"{option} is for {_KINDS[fitting[0]]}, and {source} is none; leave it out")
     if severity is None and name not in SUITES:
         raise UsageError("give --severity: 1 (mild) to 5 (harsh), several by commas such as 1,3,5, or all")
     recipe = make_recipe(
@@ -114,7 +137,7 @@ def noise_apply(
         elif kind == "stack":
             done = _stack(source, output, recipe, several, split, workers)
         else:
-            done = _images(source, output, recipe, several, workers)
+            done = _images(source, output, recipe, several, size, workers)
     except KeyboardInterrupt:
         if several and output.exists():
             typer.echo(f"interrupted; files in {output} are whole, --overwrite starts again", err=True)
@@ -141,25 +164,27 @@ def _kind(source: Path) -> _Kind:
     return "questions"
 
 
-def _check_options(kind: _Kind, split: str | None, question_field: str | None, id_field: str | None) -> None:
-    if split is not None and kind != "stack":
-        raise UsageError("--split: only npz files have splits; leave it out")
-    for option, value in (("--question-field", question_field), ("--id-field", id_field)):
-        if value is not None and kind != "questions":
-            raise UsageError(f"{option}: only files of questions have fields; leave it out")
+def _read(path: Path, size: int | None) -> Any:
+    from imc_agents.vision.reading import read_image
+    from imc_agents.vision.variants import at_encoder_size
+
+    image = read_image(path)
+    return image if size is None else at_encoder_size(image, size)
 
 
-def _images(source: Path, output: Path, recipe: Recipe, several: bool, workers: int | None) -> Done:
+def _images(
+    source: Path, output: Path, recipe: Recipe, several: bool, size: int | None, workers: int | None
+) -> Done:
     from imc_agents.commands.progress import watched
     from imc_agents.noise.apply import Done, apply_to_folder, apply_to_image, find_images, image_suffix
     from imc_agents.noise.pool import open_workers, usable_cores
     from imc_agents.vision.folder import SUFFIXES
-    from imc_agents.vision.reading import read_image
 
+    read = partial(_read, size=size)
     if not source.is_dir():
         if not several:
             image_suffix(output)
-        apply_to_image(source, output, recipe, read_image)
+        apply_to_image(source, output, recipe, read)
         return Done(1)
     images = find_images(source, SUFFIXES)
     if images.others:
@@ -167,7 +192,7 @@ def _images(source: Path, output: Path, recipe: Recipe, several: bool, workers: 
         typer.echo(f"skipped, no images by their names ({len(images.others):,}): {shown}", err=True)
     count = min(workers or usable_cores(), len(images.names))
     with open_workers(count) as pool, watched(len(images.names), "images") as advance:
-        return apply_to_folder(images, output, recipe, read_image, pool, advance)
+        return apply_to_folder(images, output, recipe, read, pool, advance)
 
 
 def _stack(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,11 +18,16 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
+from pydicom.data import get_testdata_file
 
 import cli
+from imc_agents.data.sets.formats import Selection
+from imc_agents.data.sets.medimeta_c import FORMAT as MEDIMETA_C
+from imc_agents.data.sets.medmnist_c import FORMAT as MEDMNIST_C
 from imc_agents.noise.image import apply_image_noise
 from imc_agents.noise.pool import open_workers
 from imc_agents.vision.reading import read_image
+from imc_agents.vision.variants import at_encoder_size
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("IMC_SHARED", str(ROOT.parent / "shared"))) / "data"
@@ -50,7 +56,7 @@ def apply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 @pytest.fixture
 def ward(tmp_path: Path) -> Path:
-    """A folder as people have them: X-rays reduced to 96 pixels in two places, a grey PNG, a GIF, and a table."""
+    """A folder as people have them: small X-rays in two places, a grey PNG, a GIF, a DICOM file, and a table."""
     folder = tmp_path / "ward"
     (folder / "ct" / "head").mkdir(parents=True)
     for number, path in enumerate(sorted(XRAYS.iterdir())[:3]):
@@ -60,6 +66,7 @@ def ward(tmp_path: Path) -> Path:
     small.convert("L").save(folder / "grey.png")
     small.convert("P").save(folder / "old.gif")
     small.save(folder / "photo.jpg", quality=95)
+    shutil.copy(str(get_testdata_file("CT_small.dcm", download=False)), folder / "scan.dcm")
     (folder / "labels.csv").write_text("image,label\ngrey.png,1\n")
     return folder
 
@@ -107,17 +114,31 @@ def test_a_file_becomes_what_the_function_makes_of_it(apply: Run) -> None:
 def test_a_folder_keeps_its_structure_and_names(apply: Run, ward: Path) -> None:
     apply("shot", "ward", "out", "--severity", "4", "--workers", "1")
     images = {name for name in tree(ward) if name != "labels.csv"}
-    assert set(tree(Path("out"))) == images - {"old.gif"} | {"old.gif.png"}
-    for name in images - {"old.gif", "photo.jpg"}:
+    others = {"old.gif", "scan.dcm"}
+    assert set(tree(Path("out"))) == images - others | {f"{name}.png" for name in others}
+    for name in images - others - {"photo.jpg"}:
         clean = pixels(ward / name)
         noisy = pixels(Path("out") / name)
         assert (noisy.shape, noisy.dtype) == (clean.shape, clean.dtype), "grey images stay single-channel"
         assert np.array_equal(noisy, apply_image_noise(clean, "shot", 4, sample_id=name)), (
             "the path is the id"
         )
+    scan = np.asarray(read_image(ward / "scan.dcm"))[..., 0]
+    assert np.array_equal(
+        pixels(Path("out/scan.dcm.png")), apply_image_noise(scan, "shot", 4, sample_id="scan.dcm")
+    )
     clean = np.asarray(read_image(ward / "photo.jpg"))
     expected = apply_image_noise(clean, "shot", 4, sample_id="photo.jpg").astype(float)
     assert np.abs(pixels(Path("out/photo.jpg")) - expected).mean() < 1.5, "JPEG adds next to nothing"
+
+
+def test_images_are_brought_to_a_size_before_the_noise(apply: Run) -> None:
+    source = sorted(XRAYS.iterdir())[1]
+    apply("pixelate", str(source), "noisy.png", "--severity", "5", "--size", "64")
+    noisy = pixels(Path("noisy.png"))
+    assert min(noisy.shape[:2]) == 64
+    clean = np.asarray(at_encoder_size(read_image(source), 64))
+    assert np.array_equal(noisy, apply_image_noise(clean, "pixelate", 5, sample_id=source.name))
 
 
 def test_files_that_are_no_images_are_told(ward: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,7 +163,7 @@ def test_a_damaged_image_costs_its_own_copies_only(apply: Run, ward: Path) -> No
     (problem,) = [line for line in lines if line.startswith("imc: error:")]
     assert "grey.png" in problem
     assert "damaged" in problem
-    assert len(tree(Path("out"))) == 5 * 5
+    assert len(tree(Path("out"))) == 6 * 5
     assert not [name for name in tree(Path("out")) if "grey" in name or "partial" in name]
 
 
@@ -174,11 +195,41 @@ def test_colour_stacks_stay_in_colour(apply: Run, tmp_path: Path) -> None:
     assert np.array_equal(noisy[1], apply_image_noise(images[1], "jpeg", 4, sample_id="test/1"))
 
 
+def test_medmnist_c_files_are_those_that_its_reader_expects(apply: Run, stack: Path) -> None:
+    apply("medmnist-c", "few.npz", "pneumoniamnist", "--table", "pneumoniamnist", "--workers", "1")
+    names = {path.stem for path in Path("pneumoniamnist").iterdir()}
+    assert {"gaussian_noise", "gamma_corr_up", "speckle_noise"} <= names
+    assert "stain_deposit" not in names, "the set has no such corruption"
+    held = load(Path("pneumoniamnist/pixelate.npz"))
+    clean = load(stack)
+    assert list(held) == ["test_images", "test_labels"]
+    assert held["test_images"].shape == (60, 28, 28)
+    assert np.array_equal(held["test_labels"], np.concatenate([clean["test_labels"]] * 5))
+    harshest = MEDMNIST_C.open(Path("pneumoniamnist"), Selection("test", "pixelate", 5))
+    expected = apply_image_noise(
+        clean["test_images"][3], "medmnist-c/pixelate", 5, sample_id="test/3", table="pneumoniamnist"
+    )
+    assert np.array_equal(harshest.images[3], expected)
+
+
+def test_medimeta_c_files_are_those_that_its_reader_expects(apply: Run, stack: Path) -> None:
+    apply("medimeta-c", "few.npz", "pneumonia", "--severity", "1,3", "--split", "test,val", "--workers", "1")
+    assert {path.name for path in Path("pneumonia").iterdir()} == {"test", "val"}
+    held = load(Path("pneumonia/val/contrast_severity_3.npz"))
+    clean = load(stack)
+    assert np.array_equal(held["labels"], clean["val_labels"])
+    expected = apply_image_noise(clean["val_images"][0], "medimeta-c/contrast", 3, sample_id="val/0")
+    assert np.array_equal(held["images"][0], expected)
+    found = MEDIMETA_C.open(Path("pneumonia"), Selection("val", "contrast", 3))
+    assert np.array_equal(found.images, held["images"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (("gaussian", "ward", "out", "-s", "0"), "severity 0 is outside 1..5"),
         (("gaussian", "ward", "out", "-s", "6"), "severity 6 is outside 1..5"),
+        (("gaussian", "ward", "out", "-s", ""), "--severity '': give 1 to 5"),
         (("gaussian", "ward", "out", "-s", "mild"), "--severity 'mild': give 1 to 5"),
         (("gaussian", "ward", "out"), "give --severity"),
         (("gausian", "ward", "out", "-s", "1"), "did you mean 'gaussian'?"),
@@ -191,8 +242,13 @@ def test_colour_stacks_stay_in_colour(apply: Run, tmp_path: Path) -> None:
         (("gaussian", "ward/ct", "file", "-s", "1", "--overwrite"), "file is a file, and the output is a folder"),
         (("gaussian", "ward/grey.png", "there", "-s", "1"), "there is a folder, and the output is one file"),
         (("gaussian", "ward/grey.png", "out.dcm", "-s", "1"), "images are written as .png, .jpg"),
-        (("gaussian", "ward", "out", "-s", "1", "--split", "test"), "--split: only npz files have splits"),
-        (("gaussian", "ward", "out", "-s", "1", "--id-field", "id"), "--id-field: only files of questions"),
+        (("gaussian", "ward", "out", "-s", "1", "--split", "test"), "--split is for npz files, and ward is none"),
+        (("gaussian", "ward", "out", "-s", "1", "--id-field", "id"), "--id-field is for files of questions"),
+        (("gaussian", "few.npz", "out.npz", "-s", "1", "--size", "64"), "--size is for image files"),
+        (("gaussian", "ward", "out", "-s", "1", "--table", "octmnist"), "leave it out"),
+        (("medmnist-c", "ward", "out"), "name it by --table: "),
+        (("medmnist-c", "ward", "out", "--table", "pneumonia"), "did you mean 'pneumoniamnist'?"),
+        (("medmnist-c", "few.npz", "out", "-s", "2", "--table", "octmnist"), "hold all five severities"),
         (("gaussian", "few.npz", "out.npz", "-s", "1", "--split", "tests"), "no split 'tests'; did you mean 'test'?"),
         (("gaussian", "few.npz", "out.png", "-s", "1"), "call it out.npz"),
         (("gaussian", "ward/labels.txt", "out", "-s", "1"), "noise is put on .bmp, "),

@@ -65,6 +65,13 @@ def test_without_options_the_image_noises_of_the_benchmark(preview: Run) -> None
     assert row["width"] > 6 * 224
 
 
+def test_a_suite_shows_the_corruptions_of_a_data_set(preview: Run) -> None:
+    (line,) = preview("--suite", "medmnist-c", "--table", "bloodmnist", "--size", "64", "-o", "blood.png")
+    names = json.loads(line)["noises"]
+    assert {"stain_deposit", "bubble", "saturate"} <= set(names)
+    assert "characters" not in names
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
@@ -73,6 +80,8 @@ def test_without_options_the_image_noises_of_the_benchmark(preview: Run) -> None
         (("-o", "sheet.jpg"), "call it sheet.png"),
         (("--noises", "gausian"), "did you mean 'gaussian'?"),
         (("--noises", "typo"), "typo is noise of text"),
+        (("--suite", "medmnist-c"), "name it by --table: "),
+        (("--suite", "medimeta-c", "--size", "1024"), "take a smaller --size or fewer --noises"),
         (("--suite", "medmnist"), "did you mean 'medmnist-c'?"),
     ],
 )
