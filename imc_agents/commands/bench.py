@@ -21,6 +21,8 @@ from imc_agents.commands.bench_options import (
     numbers,
     places,
 )
+from imc_agents.commands.bench_report import bench_compare, bench_report
+from imc_agents.commands.bench_run import bench_run
 from imc_agents.commands.bench_serving import bench_serving
 from imc_agents.commands.bench_vqa import bench_vqa
 from imc_agents.commands.options import ConfigOption, ProfileOption, SetOption, load_config
@@ -187,6 +189,9 @@ def bench_embedded(
         typer.echo(f"wrote {file}", err=True)
 
 
+app.command("run")(bench_run)
+app.command("report")(bench_report)
+app.command("compare")(bench_compare)
 app.command("serving")(bench_serving)
 app.command("image")(bench_image)
 app.command("calibration")(bench_calibration)
