@@ -202,10 +202,11 @@ def _heat_map(panel: Panel) -> Figure:
 
 
 def _cost(panel: Panel, row: Row, column: Column) -> float:
-    noisy, clean = row.entries[column.name].estimate.value, row.entries[CLEAN].estimate.value
-    if noisy is None or clean is None:
-        return math.nan
-    return noisy if panel.metric == CE else 100 * (clean - noisy)
+    if panel.metric == CE:
+        value = row.entries[column.name].estimate.value
+        return math.nan if value is None else value
+    value = row.drops[column.name].value
+    return math.nan if value is None else 100 * value
 
 
 def _noises(panel: Panel) -> list[Column]:

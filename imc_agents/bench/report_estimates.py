@@ -6,7 +6,7 @@ of noises and methods into account whatever it is made of.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -45,19 +45,23 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Resampled:
-    """Scores of one model on one data set, resampled.
+    """Scores of one model on one data set, resampled. The first row of each array are the figures themselves.
 
     Attributes:
         scores: The scores.
-        means: [1 + resamples, cells]; the first row are the means themselves.
+        means: Mean score of each cell, [1 + resamples, cells].
+        costs: Mean, over the questions scored in both, of the method's clean score minus that of the cell, likewise.
         severities: Those of each noise, whatever the method.
         columns: Where a cell stands.
+        whole: By column: whether all questions under that noise are there.
     """
 
     scores: Scores
     means: Array
+    costs: Array
     severities: dict[str, list[int]]
     columns: dict[Cell, int]
+    whole: tuple[bool, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,47 +76,64 @@ def resample(scores: Scores) -> Resampled:
     import numpy as np
 
     severities: dict[str, list[int]] = {}
+    columns = {cell: at for at, cell in enumerate(scores.cells)}
     for cell in scores.cells:
         severities[cell.noise] = sorted({*severities.get(cell.noise, ()), cell.severity})
+    clean = [columns.get(Cell(cell.method, CLEAN, 0)) for cell in scores.cells]
+    nothing = np.full(len(scores.samples), np.nan)
+    costs = np.stack(
+        [
+            (nothing if at is None else scores.values[:, at]) - scores.values[:, column]
+            for column, at in enumerate(clean)
+        ],
+        axis=1,
+    )
+    # A noise of the image leaves out questions without one, so only questions that some method got are expected.
+    of_noise = {
+        noise: scores.there[:, [at for cell, at in columns.items() if cell.noise == noise]].any(axis=1)
+        for noise in severities
+    }
     return Resampled(
         scores=scores,
-        means=np.concatenate([column_means(scores.values)[None], bootstrap_means(scores.values)]),
+        means=_with_resamples(scores.values),
+        costs=_with_resamples(costs),
         severities=severities,
-        columns={cell: at for at, cell in enumerate(scores.cells)},
+        columns=columns,
+        whole=tuple(
+            bool((scores.there[:, at] | ~of_noise[cell.noise]).all()) for cell, at in columns.items()
+        ),
     )
 
 
 def mean_score(found: Resampled, method: str, noises: Sequence[str], severity: int | None = None) -> Estimate:
     """Return the mean over noises of the mean score over severities, or at one severity."""
-    draws = _mean(found, method, noises, severity)
+    steps = _steps(found, found.means, (method,), noises, severity)
+    draws = _average(found, found.means, method, steps, severity)
     return _missing(method, noises) if draws is None else _estimate(draws)
 
 
 def difference(found: Resampled, method: str, noises: Sequence[str]) -> Estimate:
-    """Return what the noises cost a method: its mean score on clean data minus that under noise."""
-    clean, noisy = _mean(found, method, (CLEAN,)), _mean(found, method, noises)
-    if clean is None or noisy is None:
-        return _missing(method, (CLEAN, *noises))
-    return _estimate(_Draws(clean.values - noisy.values, noisy.scored, clean.partial or noisy.partial))
+    """Return what the noises cost a method: the score on clean data minus that under noise, of the same questions."""
+    steps = _steps(found, found.costs, (method,), noises)
+    draws = _average(found, found.costs, method, steps)
+    return _missing(method, (CLEAN, *noises)) if draws is None else _estimate(draws)
 
 
 def won_back(found: Resampled, method: str, baseline: str, noises: Sequence[str]) -> Estimate:
     """Return the share of what the baseline loses to the noises that a method wins back.
 
-    (m - b) / (b_clean - b), over those of the noises that both have.
+    (m - b) / (b_clean - b), over those of the noises and severities that both have.
     """
-    both = [
-        noise
-        for noise in noises
-        if all(_mean(found, name, (noise,)) is not None for name in (method, baseline))
-    ]
-    clean = _mean(found, baseline, (CLEAN,))
-    ours, theirs = _mean(found, method, both), _mean(found, baseline, both)
-    if clean is None or ours is None or theirs is None:
+    steps = _steps(found, found.means, (method, baseline), noises)
+    steps = {noise: found_steps for noise, found_steps in steps.items() if found_steps}
+    ours, theirs = (_average(found, found.means, name, steps) for name in (method, baseline))
+    lost = _average(found, found.costs, baseline, steps)
+    if not steps or ours is None or theirs is None or lost is None:
         return _missing(f"{method} or {baseline}", (CLEAN, *noises))
-    return _quotient(
-        ours, ours.values - theirs.values, clean.values - theirs.values, f"the noises cost {baseline} nothing"
-    )
+    if not lost.values[0] > 1e-12:
+        return Estimate(None, scored=ours.scored, reason=f"the noises cost {baseline} nothing")
+    values = divided(ours.values - theirs.values, lost.values)
+    return _estimate(_Draws(values, ours.scored, ours.partial or theirs.partial))
 
 
 def error_ratio(
@@ -130,72 +151,71 @@ def error_ratio(
     """
     import numpy as np
 
+    table = found.costs if added else 1 - found.means
     parts: list[_Draws] = []
     for noise in noises:
-        severities = _common(found, (method, baseline), noise, severity)
-        ours, theirs = (_over(found, name, noise, severities, severity) for name in (method, baseline))
-        clean = _mean(found, method, (CLEAN,)), _mean(found, baseline, (CLEAN,))
-        if ours is None or theirs is None or (added and None in clean):
+        steps = _steps(found, table, (method, baseline), (noise,), severity)
+        ours, theirs = (_average(found, table, name, steps, severity) for name in (method, baseline))
+        if ours is None or theirs is None:
             return _missing(f"{method} or {baseline}", (noise,))
-        above, below = 1 - ours.values, 1 - theirs.values
-        if added and clean[0] is not None and clean[1] is not None:
-            above, below = above - (1 - clean[0].values), below - (1 - clean[1].values)
-        if not below[0] > 1e-12:
+        if not theirs.values[0] > 1e-12:
             what = "adds no error to" if added else "leaves no error to"
             return Estimate(None, reason=f"{noise} {what} {baseline}")
-        parts.append(_Draws(divided(100 * above, below), ours.scored, ours.partial or theirs.partial))
+        values = divided(100 * ours.values, theirs.values)
+        parts.append(_Draws(values, ours.scored, ours.partial or theirs.partial))
     values = np.mean([part.values for part in parts], axis=0)
     return _estimate(_Draws(values, sum(part.scored for part in parts), any(part.partial for part in parts)))
 
 
-def _mean(found: Resampled, method: str, noises: Sequence[str], severity: int | None = None) -> _Draws | None:
+def _with_resamples(scores: Array) -> Array:
     import numpy as np
 
-    parts = [
-        _over(found, method, noise, _common(found, (method,), noise, severity), severity) for noise in noises
-    ]
-    held = [part for part in parts if part is not None]
-    if not held or len(held) < len(parts):
-        return None
-    values = np.mean([part.values for part in held], axis=0)
-    return _Draws(values, sum(part.scored for part in held), any(part.partial for part in held))
+    return np.concatenate([column_means(scores)[None], bootstrap_means(scores)])
 
 
-def _common(found: Resampled, methods: Sequence[str], noise: str, severity: int | None) -> list[int]:
-    """The severities of a noise at which every one of the methods has a score."""
+def _steps(
+    found: Resampled,
+    table: Array,
+    methods: Sequence[str],
+    noises: Sequence[str],
+    severity: int | None = None,
+) -> dict[str, list[int]]:
+    """For each noise the severities at which every one of the methods has a figure."""
     import numpy as np
 
-    wanted = found.severities.get(noise, []) if severity is None else [severity]
-    return [
-        step
-        for step in wanted
-        if all(
-            (cell := Cell(method, noise, step)) in found.columns
-            and not np.isnan(found.means[0, found.columns[cell]])
-            for method in methods
-        )
-    ]
+    def has(cell: Cell) -> bool:
+        return cell in found.columns and not np.isnan(table[0, found.columns[cell]])
+
+    return {
+        noise: [
+            step
+            for step in (found.severities.get(noise, []) if severity is None else [severity])
+            if all(has(Cell(method, noise, step)) for method in methods)
+        ]
+        for noise in noises
+    }
 
 
-def _over(
-    found: Resampled, method: str, noise: str, severities: Sequence[int], severity: int | None
+def _average(
+    found: Resampled,
+    table: Array,
+    method: str,
+    steps: Mapping[str, Sequence[int]],
+    severity: int | None = None,
 ) -> _Draws | None:
-    """The mean over these severities, out of those asked for."""
+    """The mean over noises of the mean over their severities; None where a noise has none of those asked for."""
     import numpy as np
 
-    if not severities:
+    if not all(steps.values()):
         return None
-    columns = [found.columns[Cell(method, noise, severity)] for severity in severities]
-    wanted = len(found.severities[noise]) if severity is None else 1
-    whole = len(columns) == wanted and bool(found.scores.there[:, columns].all())
-    scored = int((~np.isnan(found.scores.values[:, columns])).sum())
-    return _Draws(found.means[:, columns].mean(axis=1), scored, not whole)
-
-
-def _quotient(draws: _Draws, above: Array, below: Array, reason: str) -> Estimate:
-    if not below[0] > 1e-12:
-        return Estimate(None, scored=draws.scored, partial=draws.partial, reason=reason)
-    return _estimate(_Draws(divided(above, below), draws.scored, draws.partial))
+    parts = {noise: [found.columns[Cell(method, noise, step)] for step in steps[noise]] for noise in steps}
+    columns = [column for part in parts.values() for column in part]
+    wanted = sum(len(found.severities[noise]) if severity is None else 1 for noise in steps)
+    return _Draws(
+        values=np.mean([table[:, part].mean(axis=1) for part in parts.values()], axis=0),
+        scored=int((~np.isnan(found.scores.values[:, columns])).sum()),
+        partial=len(columns) < wanted or not all(found.whole[column] for column in columns),
+    )
 
 
 def _estimate(draws: _Draws) -> Estimate:

@@ -12,7 +12,7 @@ from typing import Any
 from imc_agents.bench.outcomes import CLEAN
 from imc_agents.bench.report import Report
 from imc_agents.bench.report_estimates import Estimate
-from imc_agents.bench.report_panels import ADDED, DROP, MEAN, WON_BACK, Entry, Panel
+from imc_agents.bench.report_panels import ADDED, CE, DROP, MEAN, WON_BACK, Entry, Panel
 from imc_agents.bench.stats import PairedTest
 
 __all__ = ["FIELDS", "csv_text", "json_text", "nested", "rounded", "tidy_rows"]
@@ -21,7 +21,7 @@ ALL = "all"
 """Stands for the mean over severities."""
 
 _DIGITS = 6  # what is beyond may differ between linear algebra libraries
-_DERIVED = {DROP: "{}_drop", WON_BACK: "{}_won_back", ADDED: "rce"}
+_DERIVED = {WON_BACK: "{}_won_back", ADDED: "rce"}
 
 FIELDS = (
     *("model", "dataset", "noise", "severity", "method", "metric"),
@@ -41,9 +41,19 @@ def tidy_rows(report: Report) -> Iterator[dict[str, Any]]:
     for panel in report.panels:
         for row in panel.rows:
             for name, entry in row.entries.items():
+                if name == DROP:
+                    continue  # among the drops of all columns below
                 yield _row(panel, name, row.method, entry, report.baseline)
             for (name, severity), estimate in row.severities.items():
                 where = {"noise": name, "severity": severity, "method": row.method, "metric": panel.metric}
+                yield _head(panel) | where | _figures(estimate)
+            for name, estimate in row.drops.items() if panel.metric != CE else ():
+                where = {
+                    "noise": name,
+                    "severity": ALL,
+                    "method": row.method,
+                    "metric": f"{panel.metric}_drop",
+                }
                 yield _head(panel) | where | _figures(estimate)
     for found in report.restorations:
         for method, restored in found.rows.items():

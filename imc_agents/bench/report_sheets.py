@@ -115,8 +115,8 @@ def _score_notes(panel: Panel, baseline: str) -> Iterator[str]:
     names = {column.name for column in panel.columns}
     if DROP in names:
         yield (
-            f"{DROP}: {CLEAN} minus the mean over all noises. {WON_BACK}: share of what {baseline} loses to the noises"
-            " that the method wins back."
+            f"{DROP}: {CLEAN} minus the mean over all noises, of the same questions. {WON_BACK}: share of what"
+            f" {baseline} loses to the noises that the method wins back."
         )
     if ADDED in names:
         yield f"{ADDED}: the error that noise adds, against what it adds to {baseline}; {baseline} is 100."

@@ -8,6 +8,7 @@ import json
 import random
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Iterable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -23,7 +24,7 @@ from imc_agents.bench.report import Report, summarise_run
 from imc_agents.bench.report_document import Cell, Document, Head, Sheet
 from imc_agents.bench.report_html import html
 from imc_agents.bench.report_markup import latex, markdown
-from imc_agents.bench.report_panels import REPORTED, Panel, Row
+from imc_agents.bench.report_panels import Panel, Row
 from imc_agents.bench.report_records import FIELDS, csv_text, json_text, nested, tidy_rows
 from imc_agents.bench.report_sheets import report_document
 from imc_agents.bench.report_terminal import document_view
@@ -39,7 +40,7 @@ def run() -> BenchRun:
 
 @pytest.fixture(scope="module")
 def report(run: BenchRun) -> Report:
-    return summarise_run(run, REPORTED, "none")
+    return summarise_run(run, ["accuracy", "recall", "ce"], "none")
 
 
 @pytest.fixture(scope="module")
@@ -65,33 +66,56 @@ def mean(run: BenchRun, method: str, noise: str, severity: int, metric: str = "a
     return sum(values) / len(values)
 
 
-def test_figures_are_means_over_severities_then_noises(run: BenchRun, report: Report) -> None:
-    def under(method: str, noise: str) -> float:
-        return sum(mean(run, method, noise, severity) for severity in (1, 3, 5)) / 3
+def cost(run: BenchRun, method: str, noise: str, severity: int) -> float:
+    """What noise takes, over questions scored with and without it."""
+    scores = {
+        (o.noise, o.severity, o.sample): score(o, METRICS["accuracy"])
+        for o in run.outcomes
+        if o.method == method
+    }
+    pairs = [
+        (clean, noisy)
+        for (name, _, sample), clean in scores.items()
+        if name == "clean" and clean is not None and (noisy := scores[noise, severity, sample]) is not None
+    ]
+    return sum(clean - noisy for clean, noisy in pairs) / len(pairs)
 
+
+def over(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found)
+
+
+def test_figures_are_means_over_severities_then_noises(run: BenchRun, report: Report) -> None:
+    noises, steps = ("typo", "ocr", "gaussian"), (1, 3, 5)
+    baseline = over(mean(run, "none", noise, step) for noise in noises for step in steps)
+    lost = over(cost(run, "none", noise, step) for noise in noises for step in steps)
     for row in panel_of(report, "accuracy").rows:
         entries = {name: entry.estimate.value for name, entry in row.entries.items()}
-        text = [under(row.method, noise) for noise in ("typo", "ocr")]
-        everything = [*text, under(row.method, "gaussian")]
-        assert entries["typo"] == pytest.approx(text[0])
-        assert entries["mean text"] == pytest.approx(sum(text) / 2)
-        assert entries["mean"] == pytest.approx(sum(everything) / 3)
+        everything = over(mean(run, row.method, noise, step) for noise in noises for step in steps)
+        assert entries["typo"] == pytest.approx(over(mean(run, row.method, "typo", step) for step in steps))
+        assert entries["mean text"] == pytest.approx(
+            over(mean(run, row.method, noise, step) for noise in ("typo", "ocr") for step in steps)
+        )
+        assert entries["mean"] == pytest.approx(everything)
         assert entries["clean"] == pytest.approx(mean(run, row.method, "clean", 0))
-        assert entries["drop"] == pytest.approx(mean(run, row.method, "clean", 0) - sum(everything) / 3)
-        by_step = [mean(run, row.method, noise, 5) for noise in ("typo", "ocr", "gaussian")]
-        assert row.severities["mean", 5].value == pytest.approx(sum(by_step) / 3)
+        assert entries["drop"] == pytest.approx(
+            over(cost(run, row.method, noise, step) for noise in noises for step in steps)
+        )
+        assert row.drops["typo"].value == pytest.approx(
+            over(cost(run, row.method, "typo", step) for step in steps)
+        )
+        assert row.severities["mean", 5].value == pytest.approx(
+            over(mean(run, row.method, n, 5) for n in noises)
+        )
         if row.method != "none":
-            lost = (
-                mean(run, "none", "clean", 0) - sum(under("none", n) for n in ("typo", "ocr", "gaussian")) / 3
-            )
-            won = sum(everything) / 3 - (mean(run, "none", "clean", 0) - lost)
-            assert entries["won back"] == pytest.approx(won / lost)
+            assert entries["won back"] == pytest.approx((everything - baseline) / lost)
         interval = row.entries["mean"].estimate.interval
         assert interval is not None
-        assert interval.low < sum(everything) / 3 < interval.high
+        assert interval.low < everything < interval.high
 
 
-def test_corruption_errors_are_those_of_the_formulas(run: BenchRun, report: Report) -> None:
+def test_corruption_errors_are_those_of_the_formulas() -> None:
     def errors(method: str) -> Errors:
         corrupted = {
             noise: {step: 1 - mean(run, method, noise, step) for step in (1, 3, 5)}
@@ -99,6 +123,8 @@ def test_corruption_errors_are_those_of_the_formulas(run: BenchRun, report: Repo
         }
         return Errors(1 - mean(run, method, "clean", 0), corrupted)
 
+    run = made_run(40, severities=(1, 3, 5))
+    report = summarise_run(run, ["ce"])
     expected = corruption_errors(errors("imc"), errors("none"))
     entries = row_of(panel_of(report, "ce"), "imc").entries
     assert entries["typo"].estimate.value == pytest.approx(expected.absolute["typo"].value)
@@ -185,6 +211,20 @@ def test_what_is_not_there_is_said(run: BenchRun) -> None:
     document = report_document(report)
     assert document.remarks[0].startswith(f"Incomplete: {len(kept):,} of {len(run.outcomes):,} outcomes")
     assert any("†" in line for line in drawn(document, 200).splitlines())
+
+
+def test_questions_without_an_image_are_not_missed_under_noise_of_images(run: BenchRun) -> None:
+    def has_image(outcome: Outcome) -> bool:
+        return outcome.sample.endswith(("1", "3", "5", "7", "9"))
+
+    kept = [outcome for outcome in run.outcomes if outcome.modality != "image" or has_image(outcome)]
+    report = summarise_run(part_of(run, kept), ["accuracy"])
+    entries = row_of(report.panels[0], "imc").entries
+    assert not any(entry.estimate.partial for entry in entries.values())
+    # What image noise costs is measured on questions that have an image.
+    with_image = replace(run, outcomes=tuple(outcome for outcome in kept if has_image(outcome)))
+    expected = over(cost(with_image, "imc", "gaussian", step) for step in (1, 3, 5))
+    assert row_of(report.panels[0], "imc").drops["gaussian"].value == pytest.approx(expected)
 
 
 def test_a_noise_that_costs_nothing_leaves_nothing_to_win_back() -> None:
