@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from imc_agents.bench.matrix import Case, read_cases
+from imc_agents.bench.matrix_methods import MATRIX_METHODS
 from imc_agents.bench.outcomes import BenchRun, Outcome
 from imc_agents.config.yaml_nodes import parse_yaml, plain
 from imc_agents.errors import UsageError
@@ -61,6 +62,7 @@ def _outcome(case: Case, row: tuple[Any, ...]) -> Outcome:
         reply=json.loads(said)["answer"] if said else None,
         status=status,
         image_noise=found.get("noise"),
-        image_operator=found.get("operator"),
+        # Under the other methods the model read the features as they came.
+        image_operator=found.get("operator") if MATRIX_METHODS[case.method].calibrated else None,
         error=error,
     )

@@ -24,7 +24,6 @@ from imc_agents.commands.bench_options import (
 from imc_agents.commands.bench_report import bench_compare, bench_report
 from imc_agents.commands.bench_run import bench_run
 from imc_agents.commands.bench_serving import bench_serving
-from imc_agents.commands.bench_vqa import bench_vqa
 from imc_agents.commands.options import ConfigOption, ProfileOption, SetOption, load_config
 
 if TYPE_CHECKING:
@@ -195,7 +194,6 @@ app.command("compare")(bench_compare)
 app.command("serving")(bench_serving)
 app.command("image")(bench_image)
 app.command("calibration")(bench_calibration)
-app.command("vqa")(bench_vqa)
 
 
 @app.command("rows")

@@ -28,9 +28,9 @@ def entry_of(annotation: Any) -> type[BaseModel] | None:
     return section_of(get_args(annotation)[1]) if get_origin(annotation) is dict else None
 
 
-def describe(key: str) -> str:
+def describe(key: str, root: type[BaseModel] = Config) -> str:
     """Return what a dotted key means, or an empty text for one that is not in the schema (backend options)."""
-    model: type[BaseModel] | None = Config
+    model: type[BaseModel] | None = root
     description, named = "", False
     for part in key.split("."):
         if named:

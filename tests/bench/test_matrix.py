@@ -11,6 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,15 @@ from PIL import Image
 from imc_agents.bench.matrix import Case, cases, image_jobs, place_of
 from imc_agents.bench.matrix_images import write_images
 from imc_agents.bench.matrix_load import load_data, with_limit
-from imc_agents.bench.matrix_schema import Benchmark, dump_benchmark, load_benchmark
+from imc_agents.bench.matrix_schema import (
+    BenchConfig,
+    Benchmark,
+    DataConfig,
+    dump_benchmark,
+    load_benchmark,
+)
 from imc_agents.bench.matrix_store import read_run
+from imc_agents.config.keys import describe, schema_keys
 from imc_agents.errors import ConfigError, UsageError
 from imc_agents.runs.store import RunStore, list_runs
 from tests.vision.tinymed import SCANS
@@ -306,3 +314,27 @@ def test_a_run_that_is_killed_and_resumed_has_the_report_of_an_undisturbed_one(t
             assert outcome.reply == twin.reply, "equal questions have equal answers"
     with RunStore(undisturbed) as store:
         assert any(sample.refinement.changed for sample in store.samples()), "the agents take part"
+
+
+def reference_table() -> str:
+    """The table of all keys as docs/robustness.md should show it."""
+    examples = BenchConfig(datasets={"*": DataConfig(format="", path="")})
+    defaults = examples.model_dump(mode="json")
+    rows = ["| key | default | meaning |", "|---|---|---|"]
+    for key in schema_keys(BenchConfig):
+        if key.startswith("run."):
+            continue  # on the page about the configuration
+        value = reduce(lambda section, part: section[part], key.split("."), defaults)
+        shown = value if isinstance(value, str) else json.dumps(value)
+        cell = "" if isinstance(value, dict) or not shown else f"`{shown}`"
+        rows.append(f"| `{key}` | {cell} | {describe(key, BenchConfig)} |")
+    rows.append(
+        "| `models.*` |  | A configuration, as `imc.yaml` holds one; `config: FILE` names one to stand on. |"
+    )
+    return "\n".join(rows) + "\n"
+
+
+def test_the_page_names_every_key_of_the_file() -> None:
+    page = (ROOT / "docs" / "robustness.md").read_text()
+    table = page.partition("## Keys of the file")[2].partition("\n\n")[2].partition("\n\n")[0] + "\n"
+    assert table == reference_table(), f"put this table into docs/robustness.md:\n{reference_table()}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from imc_agents.bench.matrix_store import read_run
 from imc_agents.errors import DataError
 from imc_agents.models.protocol import Capabilities, Generation, ImageFeatures, Message, Sampling
 from imc_agents.models.vllm_server import create
@@ -178,15 +180,53 @@ def test_rows_with_images_are_answered_in_batch(tinymed: Address, place: Path) -
     assert all(row["answer"] for row in (noisy, clean, text))
 
 
-def test_answers_are_compared_in_pairs(tinymed: Address, place: Path) -> None:
-    heldout = str(TINYMED / "heldout_images.json")
-    options = ("--data", str(IMAGES), "--only", heldout, "--noises", "gaussian", "-n", "12")
-    clean, noisy = json.loads(imc(tinymed, place, "bench", "vqa", "--bank", "bank", *options))["rows"]
-    assert (clean["noise"], noisy["noise"], noisy["severity"]) == ("clean", "gaussian", 5)
-    assert clean["questions"] == noisy["questions"] == noisy["treated"] == 12
-    for row in (clean, noisy):
-        assert row["calibrated"] - row["raw"] == row["gained"] - row["lost"]
-        assert 0 < row["raw"] <= 12
+def test_the_robustness_benchmark_on_images(tinymed: Address, place: Path) -> None:
+    content = {
+        "name": "images",
+        "datasets": {
+            "vqa-rad": {
+                "format": "vqa-rad",
+                "path": str(IMAGES),
+                "split": "train,test",
+                "answers": ["yes", "no"],
+                "only": str(TINYMED / "heldout_images.json"),
+                "limit": 8,
+            }
+        },
+        "noises": ["gaussian"],
+        "severities": [5],
+        "methods": ["none", "pdc", "imc", "median"],
+        "image_size": 128,
+        "models": {
+            "tinymed": {
+                "backends": {"mllm": {"kind": "vllm", "options": {"base_url": tinymed.base_url}}},
+                "roles": {"answer": {"backend": "mllm"}},
+                "pdc": {"bank": "bank"},
+            }
+        },
+    }
+    (place / "bench.yaml").write_text(json.dumps(content))
+    command = [sys.executable, str(ROOT / "cli.py"), "bench", "run", "-c", "bench.yaml"]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    run = read_run(Path(json.loads(done.stdout)["folder"]))
+    assert run.complete
+    assert len(run.outcomes) == 8 * 2 * 4
+    found = {(o.noise, o.method, o.sample): o for o in run.outcomes}
+    for (noise, method, sample), outcome in found.items():
+        assert outcome.reply
+        if method != "median":  # which smooths the noise away that calibration is to see
+            assert outcome.image_noise == noise
+        changed = outcome.image_operator not in (None, "identity")
+        assert changed == (noise == "gaussian" and method in ("pdc", "imc"))
+        if noise == "clean" and outcome.refined == outcome.question and method in ("pdc", "imc"):
+            assert outcome.reply == found[noise, "none", sample].reply
+    # Methods read different features: what calibration did shows in the calls that were kept.
+    replies = place / "runs" / "cache" / "responses.db"
+    connection = sqlite3.connect(replies)
+    (calls,) = connection.execute("SELECT COUNT(*) FROM replies").fetchone()
+    connection.close()
+    assert 8 * 2 < calls <= 8 * 7
 
 
 @pytest.mark.parametrize(
