@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 from typing import Any
@@ -192,3 +193,28 @@ def test_pickles_are_refused_and_not_loaded(refused, tmp_path):
     )
     assert "pickled Python objects, never loaded" in refused(tmp_path / "octmnist.npz", "-f", "medmnist")
     assert not (tmp_path / "loaded").exists()
+
+
+def test_files_that_are_no_data_set_say_what_they_are(refused, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert refused(tmp_path / "pipe").endswith(
+        "neither a folder nor a regular file; name a copy of a data set"
+    )
+    np.savez(tmp_path / "other.npz", x=np.zeros(3), y=np.zeros(3))
+    assert "no array 'test_images'; it has: x, y; save it under that key" in refused(tmp_path / "other.npz")
+    np.save(tmp_path / "one.npy", np.zeros(3))
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    assert "a single .npy array, no .npz" in refused(tmp_path / "one.npz")
+    (tmp_path / "empty").mkdir()
+    assert "looks like no data set; give --format, one of: vqa-rad" in refused(tmp_path / "empty")
+
+
+@need_vqa_rad
+def test_images_that_lead_out_of_their_folder_are_not_read(check, tmp_path):
+    copy = vqa_rad(tmp_path / "copy", 1)
+    (image,) = {row["image_name"] for row in json.loads((copy / "testset.json").read_text())}
+    (copy / "images" / image).rename(tmp_path / "outside.jpg")
+    (copy / "images" / image).symlink_to(tmp_path / "outside.jpg")
+    (problem,) = of(check(copy, "-s", "test", code=3), "problem")
+    assert problem["where"] == image
+    assert "leads out of" in problem["what"]

@@ -121,7 +121,7 @@ def _labels(folder: Path, task: str) -> NDArray[Any]:
         held: Any = np.load(file, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise UsageError(f"{file}: cannot be read as a plain array ({error}); get it again") from error
-    labels: Any = held if isinstance(held, np.memmap) else np.empty(0)
+    labels: NDArray[Any] = np.asarray(held)
     if labels.dtype.kind not in "biu" or labels.ndim not in (1, 2):
         raise UsageError(f"{file}: no array with a row of whole numbers for each image; get it again")
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels

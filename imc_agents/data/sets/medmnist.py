@@ -18,6 +18,7 @@ __all__ = ["FORMAT"]
 
 _NAME = "medmnist"
 _SPLITS = ("train", "val", "test")
+_CORRUPTED = (frozenset(("test_images", "test_labels")), frozenset(("images", "labels")))
 _SIZED = re.compile(r"(?P<name>.+?)_(?P<size>64|128|224)")
 
 
@@ -67,11 +68,14 @@ def _open(path: Path, selection: Selection) -> Images:
 
 def _recognises(path: Path) -> bool:
     files = sorted(path.glob("*.npz"))[:1] if path.is_dir() else [path]
-    return any(
+    if any(
         {"train_images", "val_images"} & npz_keys(file)
         or (file.suffix == ".npz" and _named(file)[0] in published("medmnist"))
         for file in files
-    )
+    ):
+        return True
+    # A file of no known layout is opened as this one, which tells what its arrays are called.
+    return path.is_file() and path.suffix == ".npz" and npz_keys(path) not in _CORRUPTED
 
 
 FORMAT = ImageFormat(_NAME, "MedMNIST and MedMNIST+: one .npz a set", _recognises, _parts, _open)

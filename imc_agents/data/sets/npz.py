@@ -60,6 +60,8 @@ def members(path: Path) -> dict[str, Member]:
 
 def npz_keys(path: Path) -> frozenset[str]:
     """Return the keys of a file, or none where it is no ``.npz``."""
+    if not path.is_file():  # a named pipe would be waited for
+        return frozenset()
     try:
         with zipfile.ZipFile(path) as archive:
             return frozenset(name.removesuffix(".npy") for name in archive.namelist())
@@ -107,6 +109,8 @@ def load_member(path: Path, member: Member) -> NDArray[Any]:
 
 @contextmanager
 def _archive(path: Path) -> Generator[zipfile.ZipFile]:
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path}: no regular file; name an .npz file")
     try:
         with path.open("rb") as stream:
             start = stream.read(6)

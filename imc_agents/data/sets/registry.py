@@ -107,6 +107,8 @@ def format_at(path: Path, name: str | None = None) -> Format:
     named = get_format(name) if name is not None else None
     if not path.exists() and not str(path).startswith(hub.HUB_PREFIX):
         raise UsageError(f"{path}: there is no such file or folder; check the path")
+    if path.exists() and not (path.is_dir() or path.is_file()):
+        raise UsageError(f"{path}: neither a folder nor a regular file; name a copy of a data set")
     if named is not None:
         return named
     found = [format for format in formats().values() if format.recognises(path)]
