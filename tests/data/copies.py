@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -76,4 +78,47 @@ def medimeta(folder: Path, *, task_labels: bool = True) -> Path:
         writer.writerow(["filepath", "tasks/disease", "tasks/both"])
         for path, label, pair in zip(paths, labels, bright, strict=True):
             writer.writerow([path, label, pair.tolist()])
+    return folder
+
+
+def path_vqa_rows(count: int) -> list[dict[str, str]]:
+    return [
+        {"image": f"test_{number:04d}", "question": row["question"], "answer": str(row["answer"])}
+        for number, row in enumerate(rows_of("vqa_rad/testset.json")[:count])
+    ]
+
+
+def shards(folder: Path, images: list[bytes], rows: list[dict[str, str]]) -> Path:
+    """Parquet files as Hugging Face writes them, two for the split."""
+    (folder / "data").mkdir(parents=True)
+    half = len(rows) // 2
+    for number, part in enumerate((slice(0, half), slice(half, None))):
+        table = pa.table(
+            {
+                "image": [{"bytes": content, "path": None} for content in images[part]],
+                "question": [row["question"] for row in rows[part]],
+                "answer": [row["answer"] for row in rows[part]],
+            }
+        )
+        pq.write_table(table, folder / f"data/test-{number:05d}-of-00002.parquet")
+    return folder
+
+
+def medmnist_c(folder: Path, arrays: dict[str, Any]) -> Path:
+    """Five severities that can be told apart by brightness, mild ones first."""
+    stack = np.concatenate([arrays["test_images"] // (level + 1) for level in range(5)])
+    (folder / "pneumoniamnist").mkdir(parents=True)
+    for corruption in ("gaussian_noise", "pixelate"):
+        labels = np.tile(arrays["test_labels"], (5, 1))
+        np.savez_compressed(
+            folder / f"pneumoniamnist/{corruption}.npz", test_images=stack, test_labels=labels
+        )
+    return folder
+
+
+def medimeta_c(folder: Path, arrays: dict[str, Any]) -> Path:
+    """Clean images and one severity of one corruption."""
+    (folder / "pneumonia/test").mkdir(parents=True)
+    for name, images in (("clean", arrays["test_images"]), ("fog_severity_2", arrays["test_images"] // 2)):
+        np.savez(folder / f"pneumonia/test/{name}.npz", images=images, labels=arrays["test_labels"][:, 0])
     return folder

@@ -9,8 +9,6 @@ from collections import Counter
 from dataclasses import asdict
 from importlib.metadata import EntryPoint
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,7 +19,16 @@ from imc_agents.data.sets.records import DataSet
 from imc_agents.data.sets.registry import format_at, formats, open_dataset, open_images
 from imc_agents.errors import ConfigError, UsageError
 from imc_agents.vision.reading import read_image
-from tests.data.copies import SHARED, need_slake, need_vqa_rad, rows_of, vqa_rad, write_json
+from tests.data.copies import (
+    SHARED,
+    need_slake,
+    need_vqa_rad,
+    path_vqa_rows,
+    rows_of,
+    shards,
+    vqa_rad,
+    write_json,
+)
 
 PUBLIC = "VQA_RAD Dataset Public.json"
 ROW = {"qid": 7, "question": "Is it?", "answer": "yes", "image_name": "a.png", "answer_type": "CLOSED"}
@@ -149,13 +156,6 @@ def test_names_that_are_nearly_right_are_offered(tmp_path):
         open_dataset(tmp_path / "testset.json")
 
 
-def path_vqa_rows(count: int) -> list[dict[str, str]]:
-    return [
-        {"image": f"test_{number:04d}", "question": row["question"], "answer": str(row["answer"])}
-        for number, row in enumerate(rows_of("vqa_rad/testset.json")[:count])
-    ]
-
-
 @need_vqa_rad
 def test_path_vqa_as_json_beside_images(tmp_path):
     rows = path_vqa_rows(9)
@@ -182,21 +182,6 @@ def test_pickles_of_path_vqa_are_never_loaded(tmp_path):
     with pytest.raises(UsageError, match=r"test_qa.pkl: a Python pickle.*json.dump\(pickle.load"):
         open_dataset(tmp_path)
     assert not (tmp_path / "loaded").exists()
-
-
-def shards(folder, images: list[bytes], rows: list[dict[str, str]]) -> None:
-    """Parquet files as Hugging Face writes them, two for the split."""
-    (folder / "data").mkdir(parents=True)
-    half = len(rows) // 2
-    for number, part in enumerate((slice(0, half), slice(half, None))):
-        table = pa.table(
-            {
-                "image": [{"bytes": content, "path": None} for content in images[part]],
-                "question": [row["question"] for row in rows[part]],
-                "answer": [row["answer"] for row in rows[part]],
-            }
-        )
-        pq.write_table(table, folder / f"data/test-{number:05d}-of-00002.parquet")
 
 
 @need_vqa_rad

@@ -13,7 +13,7 @@ from imc_agents.data.sets.published import published
 from imc_agents.data.sets.registry import format_at, open_dataset, open_images
 from imc_agents.errors import UsageError
 from imc_agents.vision.reading import read_image
-from tests.data.copies import SHARED, chest, medimeta, need_medmnist
+from tests.data.copies import SHARED, chest, medimeta, medimeta_c, medmnist_c, need_medmnist
 
 pytestmark = need_medmnist
 
@@ -145,18 +145,6 @@ def test_labels_out_of_range_are_told_and_the_rest_can_be_used(tmp_path):
     assert problem.what == "shape [60, 14], published with one label an image"
 
 
-def medmnist_c(folder, arrays):
-    """Five severities that can be told apart by brightness, mild ones first."""
-    stack = np.concatenate([arrays["test_images"] // (level + 1) for level in range(5)])
-    (folder / "pneumoniamnist").mkdir(parents=True)
-    for corruption in ("gaussian_noise", "pixelate"):
-        labels = np.tile(arrays["test_labels"], (5, 1))
-        np.savez_compressed(
-            folder / f"pneumoniamnist/{corruption}.npz", test_images=stack, test_labels=labels
-        )
-    return folder
-
-
 def test_severities_of_medmnist_c_are_cut_out_of_the_stack(tmp_path):
     arrays = chest()
     copy = medmnist_c(tmp_path, arrays)
@@ -179,9 +167,7 @@ def test_severities_of_medmnist_c_are_cut_out_of_the_stack(tmp_path):
 
 def test_files_of_medimeta_c_carry_one_severity_each(tmp_path):
     arrays = chest()
-    (tmp_path / "pneumonia/test").mkdir(parents=True)
-    for name, images in (("clean", arrays["test_images"]), ("fog_severity_2", arrays["test_images"] // 2)):
-        np.savez(tmp_path / f"pneumonia/test/{name}.npz", images=images, labels=arrays["test_labels"][:, 0])
+    medimeta_c(tmp_path, arrays)
     found = open_images(tmp_path, corruption="fog", severity=2)
     assert (found.format, found.name, found.corruption) == ("medimeta-c", "pneumonia", "fog")
     assert found.classes == ("NORMAL", "BACTERIA", "VIRUS")

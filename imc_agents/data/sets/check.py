@@ -65,7 +65,8 @@ def check_copy(
         name, parts, problems = _questions(path, found, split, tell)
     else:
         name, parts, problems = _arrays(path, found, split, tell)
-    ordered = (*problems, *_shared(parts))
+    # A damaged image is found once with each kind of labels.
+    ordered = dict.fromkeys((*problems, *_shared(parts)))
     return Checked(
         path,
         found.name,

@@ -66,7 +66,7 @@ class ImagePart:
         mean: Mean value.
         classes: Images by class or label, by its name where that is published.
         repeated: Images that are the same as an earlier one, pixel by pixel.
-        keys: Digests of the images; not shown.
+        keys: Digests of clean images; not shown.
     """
 
     split: str
@@ -158,7 +158,7 @@ def survey_images(data: Images, selection: Selection, advance: Callable[[int, in
         mean=round(total / images.size, 2),
         classes=_classes(data),
         repeated=len(digests) - len(set(digests)),
-        keys=frozenset(digests),
+        keys=frozenset() if data.corruption else frozenset(digests),
     )
 
 
