@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imc_agents.commands.noise_apply import noise_apply
+from imc_agents.commands.noise_apply import TableOption, noise_apply
 from imc_agents.commands.noise_preview import noise_preview
+from imc_agents.errors import UsageError
 
 if TYPE_CHECKING:
     from imc_agents.noise.registry import NoiseSpec, Strength
@@ -57,37 +58,44 @@ def list_noises(
             help="medmnist-c or medimeta-c; by default imc-11, extra and installed ones.",
         ),
     ] = None,
+    table: TableOption = None,
 ) -> None:
     """List the noises with their severities."""
-    from imc_agents.noise.registry import noises
+    from imc_agents.noise.registry import noises, table_noises
 
+    if table is not None and suite not in (None, "medmnist-c"):
+        raise UsageError(
+            f"--table {table}: only the severities of medmnist-c depend on the data set; leave it out"
+        )
+    specs = noises(suite=suite) if table is None else table_noises(table)
     if not sys.stdout.isatty():
-        for spec in noises(suite=suite):
-            typer.echo(json.dumps(_row(spec), ensure_ascii=False))
+        for spec in specs:
+            typer.echo(json.dumps(_row(spec, table), ensure_ascii=False))
         return
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    table.add_column("noise", style="cyan", no_wrap=True)
-    table.add_column("on", no_wrap=True)
-    table.add_column("family")
-    table.add_column("severities 1..5")
-    table.add_column("what happens")
-    for spec in noises(suite=suite):
-        sets = "for " + ", ".join(name.removesuffix("mnist") for name in spec.tables)
-        strengths = " ".join(map(_strength, spec.strengths)) or sets
+    shown = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    shown.add_column("noise", style="cyan", no_wrap=True)
+    shown.add_column("on", no_wrap=True)
+    shown.add_column("family")
+    shown.add_column("severities 1..5", overflow="fold")
+    shown.add_column("what happens")
+    for spec in specs:
+        sets = "of " + ", ".join(name.removesuffix("mnist") for name in spec.tables)
+        strengths = " ".join(map(_strength, _strengths(spec, table))) or sets
         unit = f"per {spec.per}" if spec.modality == "text" else spec.per
-        happens = f"{spec.description} [dim]({unit})[/]"
-        table.add_row(spec.full_name, spec.modality, spec.family, strengths, happens)
-    Console(highlight=False).print(table)
+        shown.add_row(
+            spec.full_name, spec.modality, spec.family, strengths, f"{spec.description} [dim]({unit})[/]"
+        )
+    Console(highlight=False).print(shown)
 
 
 app.command("apply")(noise_apply)
 app.command("preview")(noise_preview)
 
 
-def _row(spec: NoiseSpec) -> dict[str, Any]:
+def _row(spec: NoiseSpec, table: str | None) -> dict[str, Any]:
     return {
         "name": spec.full_name,
         "suite": spec.suite,
@@ -95,10 +103,14 @@ def _row(spec: NoiseSpec) -> dict[str, Any]:
         "family": spec.family,
         "description": spec.description,
         "per": spec.per,
-        "strengths": spec.strengths,
+        "strengths": _strengths(spec, table),
         "variants": spec.variants,
         "tables": dict(spec.tables),
     }
+
+
+def _strengths(spec: NoiseSpec, table: str | None) -> tuple[Strength, ...]:
+    return spec.strengths if table is None else spec.tables[table]
 
 
 def _strength(strength: Strength) -> str:

@@ -39,6 +39,23 @@ def test_list_names_every_noise_and_its_severities():
     assert rows[0]["strengths"] == [0.02, 0.04, 0.08, 0.12, 0.16]
 
 
+def test_list_shows_a_suite_with_the_severities_of_a_data_set():
+    rows = {
+        row["name"]: row for row in map(json.loads, imc("list", "--suite", "medmnist-c").stdout.splitlines())
+    }
+    assert len(rows) == 21
+    assert rows["medmnist-c/jpeg_compression"]["tables"]["octmnist"] == [30, 15, 10, 7, 5]
+    assert (rows["medmnist-c/bubble"]["modality"], rows["medmnist-c/bubble"]["strengths"]) == ("image", [])
+    rows = {
+        row["name"]: row for row in map(json.loads, imc("list", "--table", "octmnist").stdout.splitlines())
+    }
+    assert rows["medmnist-c/jpeg_compression"]["strengths"] == [30, 15, 10, 7, 5]
+    assert "medmnist-c/bubble" not in rows
+    assert imc("list", "--suite", "medmnistc").stderr.startswith(
+        "imc: error: unknown suite 'medmnistc'; did you mean 'medmnist-c'?"
+    )
+
+
 def test_errors_are_one_line_with_the_cure():
     done = imc("text", "x", "--kind", "typos")
     assert done.returncode == 2
