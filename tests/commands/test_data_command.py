@@ -78,6 +78,15 @@ def test_images_that_are_missing_or_damaged_are_named(check, tmp_path):
 
 
 @need_vqa_rad
+def test_an_image_with_another_suffix_is_offered(check, tmp_path):
+    copy = vqa_rad(tmp_path, 1)
+    (image,) = {row["image_name"] for row in json.loads((copy / "testset.json").read_text())}
+    (copy / "images" / image).rename(copy / "images" / f"{image[:-4].upper()}.JPEG")
+    (problem,) = of(check(copy, "-s", "test", code=3), "problem")
+    assert problem["what"].endswith(f"'{image[:-4].upper()}.JPEG' is there, rename one")
+
+
+@need_vqa_rad
 def test_splits_that_share_images_are_noted(check, tmp_path):
     copy = vqa_rad(tmp_path)
     shutil.copy(copy / "testset.json", copy / "trainset.json")

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 from imc_agents.data.sets.formats import Selection
@@ -101,9 +102,10 @@ def survey_questions(
     named = Counter(sample.image for sample in samples if sample.image is not None)
     asked = {(sample.question, sample.image) for sample in samples if sample.image is not None}
     problems: list[Problem] = []
+    listed: dict[Path, dict[str, str]] = {}
     missing = unreadable = 0
     for number, (name, count) in enumerate(sorted(named.items()), 1):
-        problem, absent = _look(data, name, count)
+        problem, absent = _look(data, name, count, listed)
         if problem is not None:
             problems.append(problem)
             missing, unreadable = missing + absent, unreadable + (not absent)
@@ -162,8 +164,10 @@ def survey_images(data: Images, selection: Selection, advance: Callable[[int, in
     )
 
 
-def _look(data: DataSet, name: str, count: int) -> tuple[Problem | None, bool]:
-    """What is wrong with an image, and whether it is missing."""
+def _look(
+    data: DataSet, name: str, count: int, listed: dict[Path, dict[str, str]]
+) -> tuple[Problem | None, bool]:
+    """What is wrong with an image, and whether it is missing; ``listed`` keeps folders that were listed for it."""
     from imc_agents.vision.reading import inside, read_image
 
     assert data.images is not None, "samples name images only where there is a folder"
@@ -171,11 +175,22 @@ def _look(data: DataSet, name: str, count: int) -> tuple[Problem | None, bool]:
     try:
         path = inside(data.images, name)
         if not path.exists():
-            return Problem(name, f"the image is missing, {used}; get it again"), True
+            other = _alike(path, listed)
+            cure = f"{other!r} is there, rename one" if other else "get it again"
+            return Problem(name, f"the image is missing, {used}; {cure}"), True
         read_image(path)
     except DataError as error:
         return Problem(name, f"{str(error).split(': ', 1)[-1]} ({used})"), False
     return None, False
+
+
+def _alike(path: Path, listed: dict[Path, dict[str, str]]) -> str:
+    """The file beside a missing one that is called as it is but for its case or suffix, if there is one."""
+    folder = path.parent
+    if folder not in listed:
+        files = folder.iterdir() if folder.is_dir() else ()
+        listed[folder] = {file.stem.casefold(): file.name for file in files}
+    return listed[folder].get(path.stem.casefold(), "")
 
 
 def _counted(values: Any) -> dict[str, int]:
