@@ -24,6 +24,7 @@ import cli
 from imc_agents.data.sets.formats import Selection
 from imc_agents.data.sets.medimeta_c import FORMAT as MEDIMETA_C
 from imc_agents.data.sets.medmnist_c import FORMAT as MEDMNIST_C
+from imc_agents.errors import UsageError
 from imc_agents.noise.image import apply_image_noise
 from imc_agents.noise.pool import open_workers
 from imc_agents.vision.reading import read_image
@@ -357,6 +358,11 @@ def nobody_left(group: int) -> bool:
 def test_results_come_in_order_whatever_they_take() -> None:
     with open_workers(2) as workers:
         assert list(workers.in_order(slow_square, range(40))) == [number**2 for number in range(40)]
+
+
+def test_a_worker_that_dies_is_one_clear_line() -> None:
+    with open_workers(2) as workers, pytest.raises(UsageError, match="a worker process was killed"):
+        list(workers.in_order(os._exit, range(3)))
 
 
 def slow_square(number: int) -> int:
