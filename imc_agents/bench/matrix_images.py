@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +12,7 @@ from typing import Any
 from imc_agents.bench.filters import filtered
 from imc_agents.bench.outcomes import CLEAN
 from imc_agents.errors import ImcError
+from imc_agents.noise.pool import open_workers, usable_cores
 
 __all__ = ["ImageJob", "Look", "write_images"]
 
@@ -77,7 +75,7 @@ def write_images(
         advance: Told how many looks are done.
 
     Raises:
-        UsageError: a noise cannot be applied, e.g. without a table.
+        UsageError: a noise cannot be applied, or a worker was killed.
     """
     rest: list[ImageJob] = []
     for job in jobs:
@@ -87,37 +85,13 @@ def write_images(
             rest.append(replace(job, looks=missing))
     problems: list[str] = []
     work = partial(_write, folder=folder, size=size, seed=seed)
-    with _mapped(work, rest, workers or os.cpu_count() or 1) as done:
-        for job, problem in zip(rest, done, strict=True):
+    few = len(rest) <= _FEW
+    with open_workers(1 if few else min(workers or usable_cores(), len(rest))) as pool:
+        for job, problem in zip(rest, pool.in_order(work, rest), strict=True):
             advance(len(job.looks))
             if problem:
                 problems.append(problem)
     return problems
-
-
-@contextmanager
-def _mapped(
-    work: Callable[[ImageJob], str], jobs: Sequence[ImageJob], workers: int
-) -> Generator[Iterator[str]]:
-    if workers == 1 or len(jobs) <= _FEW:
-        yield map(work, jobs)
-        return
-    # Spawned, since threads of torch or of the engine may be running here.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), mp_context=context, initializer=_alone)
-    try:
-        yield pool.map(work, jobs, chunksize=1)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _alone() -> None:
-    import signal
-
-    import cv2
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that began it
-    cv2.setNumThreads(1)
 
 
 def _write(job: ImageJob, *, folder: Path, size: int, seed: int) -> str:

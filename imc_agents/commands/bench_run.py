@@ -155,38 +155,34 @@ def _start(benchmark: Benchmark, data: Sequence[Loaded]) -> Path:
 
 
 def _make_images(folder: Path, benchmark: Benchmark, data: Sequence[Loaded], *, quiet: bool = False) -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from contextlib import nullcontext
 
     from imc_agents.bench.matrix import image_jobs
     from imc_agents.bench.matrix_images import write_images
+    from imc_agents.commands.progress import watched
 
     jobs = image_jobs(benchmark, data)
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("[bold]noisy images[/]"),
-        BarColumn(bar_width=None),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
     settings = benchmark.settings
-    shown = console.is_terminal and not quiet
+    total = sum(len(job.looks) for job in jobs)
     try:
-        with Progress(*columns, console=console, disable=not shown, transient=True, expand=True) as progress:
-            task = progress.add_task("", total=sum(len(job.looks) for job in jobs))
+        with watched(total, "noisy images") if total and not quiet else nullcontext(_unwatched) as advance:
             problems = write_images(
                 jobs,
                 folder / _IMAGES,
                 size=settings.image_size,
                 seed=settings.seed,
                 workers=settings.workers,
-                advance=lambda count: progress.advance(task, count),
+                advance=advance,
             )
     except KeyboardInterrupt:
         typer.echo(f"interrupted; go on with: imc resume {folder}", err=True)
         raise typer.Exit(_INTERRUPTED) from None
     for problem in problems:
         typer.echo(f"imc: warning: {problem}; its questions are counted, not scored", err=True)
+
+
+def _unwatched(count: int) -> None:
+    del count
 
 
 def _carry_out(
