@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from imc_agents.commands.bench_image import bench_calibration, bench_image
+from imc_agents.commands.bench_noise import bench_noise
 from imc_agents.commands.bench_options import (
     DataOption,
     NoiseOption,
@@ -194,6 +195,7 @@ app.command("compare")(bench_compare)
 app.command("serving")(bench_serving)
 app.command("image")(bench_image)
 app.command("calibration")(bench_calibration)
+app.command("noise")(bench_noise)
 
 
 @app.command("rows")

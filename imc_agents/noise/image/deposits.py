@@ -24,7 +24,6 @@ _MOST_LETTERS = 10
 
 _ALPHA = 100
 _RIM_ALPHA = 130
-_LUMINANCE = (0.299, 0.587, 0.114)
 
 _MARGIN = 10  # pixels that stains and characters keep from the border
 
@@ -111,7 +110,7 @@ def black_corner(image: NDArray[np.uint8], strength: float, *_: Any) -> NDArray[
 def characters(
     image: NDArray[np.uint8], strength: tuple[int, int, float], random: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Burn words of random letters in, each in a colour of its own; in a grey image as bright as that colour.
+    """Burn words of random letters in, each in a colour of its own, or in a grey of its own.
 
     Letters are no lower than three pixels, so words of small images are cut off at the border.
 
@@ -122,7 +121,6 @@ def characters(
         random: Draws words, places and colours.
     """
     import cv2
-    import numpy as np
 
     most_words, most_letters, largest = strength
     factor = scale(image)
@@ -139,7 +137,7 @@ def characters(
         edge = _MARGIN * factor
         left = round(_between(across, edge, width - 8 * number * factor))
         bottom = round(_between(down, edge, height - edge))
-        ink = colour.tolist() if image.ndim == 3 else [float(np.dot(colour, _LUMINANCE))]
+        ink = colour.tolist() if image.ndim == 3 else colour[:1].tolist()
         cv2.putText(
             written,
             word,

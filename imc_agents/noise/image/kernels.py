@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import math
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["correlate", "disk", "line"]
-
-# OpenCV sums the taps of kernels up to 11 x 11 directly and transforms larger ones, which costs ten times as much.
-_TILE = 11
-_MOST_TILES = 16
 
 
 def line(radius: float, sigma: float, angle: float) -> tuple[NDArray[np.float32], tuple[int, int]]:
@@ -30,7 +27,7 @@ def line(radius: float, sigma: float, angle: float) -> tuple[NDArray[np.float32]
     """
     import numpy as np
 
-    steps = np.arange(2 * int(np.ceil(radius)) + 1)
+    steps = np.arange(2 * math.ceil(radius) + 1)
     weights = np.exp(-(steps**2) / (2 * sigma**2))
     x = np.ceil(steps * np.cos(np.deg2rad(angle)) - 0.5).astype(int)
     y = np.ceil(steps * np.sin(np.deg2rad(angle)) - 0.5).astype(int)
@@ -42,23 +39,28 @@ def line(radius: float, sigma: float, angle: float) -> tuple[NDArray[np.float32]
 def disk(radius: float, alias: float) -> tuple[NDArray[np.float32], tuple[int, int]]:
     """The disk of ImageNet-C's defocus blur, its rim softened by a Gaussian of 3 pixels, or 5 for radii above 8.
 
+    As published, a disk that touches the border of its grid of 17 x 17, or as large as itself, is softened with the
+    grid reflected there: it sums to a little more than 1, and brightens by as much (1 % for a radius of 8).
+
     Args:
         radius: In pixels.
         alias: Standard deviation of the Gaussian in pixels.
 
     Returns:
-        The kernel, which sums to 1, and its anchor (x, y).
+        The kernel and its anchor (x, y).
     """
     import cv2
     import numpy as np
 
-    rim = 1 if radius <= 8 else 2
-    reach = int(np.ceil(radius)) + rim
-    place = np.arange(-reach, reach + 1)
+    reach = math.ceil(radius)
+    grid, rim = (8, 1) if radius <= 8 else (reach, 2)
+    place = np.arange(-grid, grid + 1)
     inside = (place**2 + place[:, None] ** 2 <= radius**2).astype(np.float32)
     inside /= inside.sum()
     cv2.GaussianBlur(inside, (2 * rim + 1, 2 * rim + 1), alias, dst=inside)
-    return inside, (reach, reach)
+    used = min(grid, reach + rim)
+    kept = slice(grid - used, grid + used + 1)
+    return inside[kept, kept], (used, used)
 
 
 def correlate(
@@ -81,23 +83,6 @@ def correlate(
     import cv2
     import numpy as np
 
+    # Of float32, OpenCV sums small kernels directly and transforms large ones; of uint8 it does neither well.
     levels = image.astype(np.float32, copy=False)
-    tiles = [
-        (top, left)
-        for top in range(0, kernel.shape[0], _TILE)
-        for left in range(0, kernel.shape[1], _TILE)
-        if kernel[top : top + _TILE, left : left + _TILE].any()
-    ]
-    if len(tiles) > _MOST_TILES:
-        return cv2.filter2D(levels, -1, kernel, anchor=anchor, borderType=border)  # pyright: ignore[reportReturnType]
-    height, width = image.shape[:2]
-    below, right = kernel.shape[0] - 1 - anchor[1], kernel.shape[1] - 1 - anchor[0]
-    around: Any = cv2.copyMakeBorder(levels, anchor[1], below, anchor[0], right, border)
-    total = np.zeros_like(levels)
-    for top, left in tiles:
-        tile = kernel[top : top + _TILE, left : left + _TILE]
-        under = around[top : top + height + tile.shape[0] - 1, left : left + width + tile.shape[1] - 1]
-        # The rows and columns that OpenCV makes up beyond `under` are the ones cut off.
-        part = cv2.filter2D(under, -1, tile, anchor=(0, 0), borderType=cv2.BORDER_CONSTANT)
-        total += part[:height, :width]
-    return total
+    return cv2.filter2D(levels, -1, kernel, anchor=anchor, borderType=border)  # pyright: ignore[reportReturnType]

@@ -1,0 +1,199 @@
+"""What every corruption of an image costs, beside the published code in the same run."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from imc_agents.errors import UsageError
+from imc_agents.noise.registry import NoiseSpec, noises
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+__all__ = ["NoiseSpeed", "Published", "drawn_picture", "measure_speed", "ratios"]
+
+_SEVERITY = 3
+_SCRIPT = Path(__file__).with_name("noise_published.py")
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseSpeed:
+    """Times of one corruption at severity 3.
+
+    Attributes:
+        suite: Its suite.
+        name: Its name.
+        ms: Milliseconds an image, median over repeats.
+        published_ms: Of the published code; None where there is none, or where it fails.
+        ratio: ``published_ms`` over ``ms``.
+        error: What the published code fails with.
+    """
+
+    suite: str
+    name: str
+    ms: float
+    published_ms: float | None = None
+    ratio: float | None = None
+    error: str | None = None
+
+
+class Published:
+    """The published packages in another Python, which runs beside this one until it is closed.
+
+    Args:
+        python: An interpreter that has ``medmnistc`` and ``imagecorruptions``.
+        image: uint8 [H, W, 3].
+
+    Raises:
+        UsageError: if the interpreter cannot be started.
+    """
+
+    def __init__(self, python: str, image: NDArray[np.uint8]) -> None:
+        import numpy as np
+
+        self._folder = TemporaryDirectory()
+        path = Path(self._folder.name) / "image.npy"
+        np.save(path, image)
+        try:
+            self._process = subprocess.Popen(
+                [python, "-W", "ignore", str(_SCRIPT)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+        except OSError as error:
+            self._folder.cleanup()
+            raise UsageError(f"--oracle {python}: {error.strerror}; name a Python") from None
+        self._send(str(path))
+
+    def __enter__(self) -> Published:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()
+        self._folder.cleanup()
+
+    def times(self, spec: NoiseSpec, table: str | None, repeats: int) -> list[float] | str:
+        """Milliseconds of each repeat, or what the published code fails with."""
+        self._send(
+            json.dumps(
+                {
+                    "suite": spec.suite,
+                    "name": spec.name,
+                    "table": table,
+                    "severity": _SEVERITY,
+                    "repeats": repeats,
+                }
+            )
+        )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise UsageError(
+                f"--oracle {self._process.args}: it ended without an answer; is numpy installed there?"
+            )
+        answer = json.loads(line)
+        return answer.get("ms") or str(answer["error"])
+
+    def _send(self, line: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+
+
+def drawn_picture(size: int) -> NDArray[np.uint8]:
+    """A drawn picture in colour [size, size, 3] with edges and texture, the same on every machine."""
+    import cv2
+    import numpy as np
+
+    random = np.random.Generator(np.random.PCG64(0))
+    coarse = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    fine = random.integers(-20, 21, (size, size, 3))
+    smooth = cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC).astype(int)
+    return np.clip(smooth + fine, 0, 255).astype(np.uint8)
+
+
+def measure_speed(
+    image: NDArray[np.uint8],
+    *,
+    oracle: str | None = None,
+    turns: int = 5,
+    repeats: int = 3,
+    tell: Callable[[NoiseSpeed], None] | None = None,
+) -> list[NoiseSpeed]:
+    """Time every image noise of every suite in this process, and the published code in turns with it.
+
+    OpenCV works in one thread on both sides, as it does beside others that each have an image of their own.
+
+    Args:
+        image: uint8 [H, W, 3].
+        oracle: A Python with the published packages.
+        turns: How often ours and theirs take turns.
+        repeats: Images in each turn; the first turn of each is left out of the figures.
+        tell: Told each result as it comes.
+
+    Raises:
+        UsageError: if the oracle does not run.
+    """
+    from contextlib import nullcontext
+
+    import cv2
+
+    specs = [spec for suite in ("imc-11", "medmnist-c", "medimeta-c") for spec in noises("image", suite)]
+    rows: list[NoiseSpeed] = []
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    with nullcontext() if oracle is None else Published(oracle, image) as published:
+        for spec in specs:
+            other = published if spec.suite != "imc-11" else None
+            rows.append(_speed(spec, image, other, turns, repeats))
+            if tell is not None:
+                tell(rows[-1])
+    cv2.setNumThreads(threads)
+    return rows
+
+
+def _speed(
+    spec: NoiseSpec, image: NDArray[np.uint8], published: Published | None, turns: int, repeats: int
+) -> NoiseSpeed:
+    table = next(iter(spec.tables), None)
+    options: dict[str, Any] = {} if table is None else {"table": table}
+    mine: list[float] = []
+    theirs: list[float] = []
+    error: str | None = None
+    for turn in range(turns + 1):
+        found = [_once(spec, image, number, options) for number in range(repeats)]
+        answer = published.times(spec, table, 1 if turn == 0 else repeats) if published and not error else []
+        if isinstance(answer, str):
+            error = answer
+        elif turn:
+            theirs += answer
+        if turn:
+            mine += found
+    ms = statistics.median(mine)
+    if error or not theirs:
+        return NoiseSpeed(spec.suite, spec.name, ms, error=error)
+    published_ms = statistics.median(theirs)
+    return NoiseSpeed(spec.suite, spec.name, ms, published_ms, published_ms / ms)
+
+
+def _once(spec: NoiseSpec, image: NDArray[np.uint8], number: int, options: dict[str, Any]) -> float:
+    started = time.perf_counter()
+    spec.apply(image, _SEVERITY, seed=0, sample_id=str(number), dataset="", **options)
+    return 1000 * (time.perf_counter() - started)
+
+
+def ratios(rows: Sequence[NoiseSpeed]) -> tuple[float, float] | None:
+    """Least and median ratio; None where nothing was compared."""
+    found = [row.ratio for row in rows if row.ratio is not None]
+    return (min(found), statistics.median(found)) if found else None
