@@ -102,8 +102,8 @@ def make_recipe(
     if suite:
         specs = _of_suite(suite, modality, table, dataset)
     else:
-        names = dict.fromkeys(part.strip() for part in name.split(",") if part.strip()) or (name,)
-        specs = tuple(_of_modality(part, modality) for part in names)
+        names = [part.strip() for part in name.split(",") if part.strip()] or [name]
+        specs = tuple(dict.fromkeys(_of_modality(part, modality) for part in names))
     if table is not None and not any(spec.tables for spec in specs):
         raise UsageError(f"--table {table}: the severities of {name} are the same for all data; leave it out")
     steps: list[Step] = []
