@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["Cell", "Document", "Head", "Item", "Sheet", "interval_text"]
+__all__ = ["Cell", "Document", "Head", "Item", "Sheet", "figure_text", "fitting", "interval_text"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +87,30 @@ def interval_text(low: float, high: float) -> str:
     """Return the ends of an interval without decimals; a dash would not do beside a minus sign."""
     ends = f"{low:.0f}", f"{high:.0f}"
     return " to ".join(ends) if low < 0 else "–".join(ends)
+
+
+def figure_text(cell: Cell) -> str:
+    """Return the figure with its marks."""
+    return cell.text + ("†" if cell.partial else "") + cell.mark
+
+
+def fitting(sheet: Sheet, width: int) -> list[list[int]]:
+    """Split the columns into tables that fit below each other.
+
+    Args:
+        sheet: The table.
+        width: Letters that a table may be wide, the gaps of three between columns included.
+    """
+    room = width - max(len(sheet.first), *(len(name) for name, _ in sheet.rows)) - 4
+    blocks: list[list[int]] = [[]]
+    used = 0
+    for at, head in enumerate(sheet.columns):
+        cells = [cells[at] for _, cells in sheet.rows]
+        widest = max(max(len(figure_text(cell)), len(cell.interval)) for cell in cells)
+        needed = max(len(head.name), widest) + 3
+        if blocks[-1] and used + needed > room:
+            blocks.append([])
+            used = 0
+        blocks[-1].append(at)
+        used += needed
+    return blocks

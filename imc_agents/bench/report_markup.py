@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
-from imc_agents.bench.report_document import Cell, Document, Sheet
+from imc_agents.bench.report_document import Cell, Document, Head, Sheet, fitting
 
 __all__ = ["latex", "latex_escape", "markdown"]
 
@@ -23,6 +23,7 @@ _LATEX = {
     "–": "--",
     "†": r"$^{\dagger}$",
 } | {mark: f"\\{mark}" for mark in "&%$#_"}
+_PAGE_WIDTH = 140  # letters of \footnotesize and gaps of 5 pt that fit into the text width of an A4 page
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#])")
 
 
@@ -96,24 +97,35 @@ def _float(sheet: Sheet) -> list[str]:
         r"\begin{table*}",
         r"\centering\footnotesize\setlength{\tabcolsep}{2.5pt}",
         rf"\caption{{{latex_escape(' '.join([sheet.title + '.', *sheet.notes]))}}}",
-        rf"\begin{{tabular}}{{l{'r' * len(sheet.columns)}}}",
+    ]
+    for at, columns in enumerate(fitting(sheet, _PAGE_WIDTH)):
+        lines += [r"\par\medskip" if at else r"\par\smallskip", *_tabular(sheet, columns)]
+    return [*lines, r"\end{table*}"]
+
+
+def _tabular(sheet: Sheet, columns: Sequence[int]) -> list[str]:
+    """Some of the columns as one table."""
+    heads = [sheet.columns[at] for at in columns]
+    lines = [
+        rf"\begin{{tabular}}{{l{'r' * len(heads)}}}",
         r"\toprule",
-        *_group_heads(sheet),
-        _cells([latex_escape(sheet.first), *(latex_escape(head.name) for head in sheet.columns)]),
+        *_group_heads(heads),
+        _cells([latex_escape(sheet.first), *(latex_escape(head.name) for head in heads)]),
         r"\midrule",
     ]
     for name, cells in sheet.rows:
-        lines.append(_cells([latex_escape(name), *(_latex_cell(cell) for cell in cells)]))
-        if any(cell.interval for cell in cells):
-            lines.append(_cells(["", *(_latex_interval(cell) for cell in cells)]))
-    return [*lines, r"\bottomrule", r"\end{tabular}", r"\end{table*}"]
+        chosen = [cells[at] for at in columns]
+        lines.append(_cells([latex_escape(name), *(_latex_cell(cell) for cell in chosen)]))
+        if any(cell.interval for cell in chosen):
+            lines.append(_cells(["", *(_latex_interval(cell) for cell in chosen)]))
+    return [*lines, r"\bottomrule", r"\end{tabular}"]
 
 
-def _group_heads(sheet: Sheet) -> list[str]:
+def _group_heads(columns: Sequence[Head]) -> list[str]:
     """A line with what the columns stand under, and a rule below each."""
     heads, rules = [""], ""
     at = 2
-    for group, members in groupby(sheet.columns, key=lambda head: head.group):
+    for group, members in groupby(columns, key=lambda head: head.group):
         count = len(list(members))
         heads += [rf"\multicolumn{{{count}}}{{c}}{{{latex_escape(group)}}}"] if group else [""] * count
         rules += rf"\cmidrule(lr){{{at}-{at + count - 1}}}" if group else ""

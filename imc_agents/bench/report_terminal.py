@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from imc_agents.bench.report_document import Cell, Document, Item, Sheet
+from imc_agents.bench.report_document import Cell, Document, Item, Sheet, figure_text, fitting
 
 __all__ = ["document_view"]
 
@@ -22,35 +22,11 @@ def document_view(document: Document, width: int) -> RenderableType:
     ]
     for sheet in document.sheets:
         parts += [Text(), Text(sheet.title, "bold")]
-        parts += [_table(sheet, columns) for columns in _fitting(sheet, width)]
+        parts += [_table(sheet, columns) for columns in fitting(sheet, width)]
         parts += [Text(note, "dim") for note in sheet.notes]
     for item in document.items:
         parts += [Text(), Text(item.title, "bold"), *_fields(item)]
     return Group(*parts)
-
-
-def _fitting(sheet: Sheet, width: int) -> list[list[int]]:
-    """Split the columns into tables that fit."""
-    room = width - max(len(sheet.first), *(len(name) for name, _ in sheet.rows)) - 4
-    blocks: list[list[int]] = [[]]
-    used = 0
-    for at, head in enumerate(sheet.columns):
-        cells = [cells[at] for _, cells in sheet.rows]
-        needed = max(len(head.name), *(_width(cell) for cell in cells)) + 3
-        if blocks[-1] and used + needed > room:
-            blocks.append([])
-            used = 0
-        blocks[-1].append(at)
-        used += needed
-    return blocks
-
-
-def _width(cell: Cell) -> int:
-    return max(len(_figure(cell)), len(cell.interval))
-
-
-def _figure(cell: Cell) -> str:
-    return cell.text + ("†" if cell.partial else "") + cell.mark
 
 
 def _table(sheet: Sheet, columns: Sequence[int]) -> Table:
@@ -64,7 +40,7 @@ def _table(sheet: Sheet, columns: Sequence[int]) -> Table:
 
 
 def _text(cell: Cell) -> Text:
-    text = Text(_figure(cell), "bold green" if cell.best else "")
+    text = Text(figure_text(cell), "bold green" if cell.best else "")
     if cell.interval:
         text.append(f"\n{cell.interval}", "dim not bold")
     return text
