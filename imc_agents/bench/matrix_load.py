@@ -37,7 +37,7 @@ def load_data(benchmark: Benchmark, unpacked: Path) -> tuple[tuple[Loaded, ...],
     lines: list[str] = []
     for name, settings in benchmark.settings.datasets.items():
         loaded, problems = _loaded(name, settings, unpacked)
-        told = [f"{problem.where}: {problem.what}" for problem in problems]
+        told = [f"{problem.where}: {problem.what}" for problem in problems if not problem.harmless]
         lines += told[:_SHOWN]
         if len(told) > _SHOWN:
             lines.append(f"{name}: {len(told) - _SHOWN} more problems; `imc data check` lists them")

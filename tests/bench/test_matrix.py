@@ -64,7 +64,7 @@ def described(folder: Path, *, images: bool = False, **keys: Any) -> Path:
     """The file of a benchmark over that set; keys go over its own."""
     content: dict[str, Any] = {
         "name": "small",
-        "datasets": {"mine": {"format": "image-folder", "path": str(copy(folder / "data", images=images))}},
+        "datasets": {"mine": {"format": "jsonl", "path": str(copy(folder / "data", images=images))}},
         "noises": ["typo"],
         "severities": [5],
         "methods": ["none", "sms"],
@@ -152,7 +152,7 @@ def test_a_dumped_benchmark_is_the_same_benchmark(tmp_path: Path) -> None:
         ({"severities": [6]}, "severity 6 is outside 1..5"),
         ({"severity": [1]}, r"bench\.yaml:1: unknown key 'severity'; did you mean 'severities'\?"),
         ({"datasets": {}}, "datasets is empty"),
-        ({"datasets": {"a/b": {"format": "image-folder", "path": "x"}}}, "'a/b' has a slash"),
+        ({"datasets": {"a/b": {"format": "jsonl", "path": "x"}}}, "'a/b' has a slash"),
         ({"datasets": {"a": {"path": "x"}}}, r"datasets\.a\.format is missing"),
         ({"models": {}}, "no models; name one"),
         ({"models": {"m": {"role": {}}}}, r"models\.m: .*unknown key 'role'; did you mean 'roles'\?"),

@@ -228,7 +228,7 @@ def test_own_questions_beside_a_folder_of_images(tmp_path):
     text = "\n".join(map(json.dumps, lines))
     (tmp_path / "own/test.jsonl").write_text(text + '\n{"id": "x", "question": \n')
     data = open_dataset(tmp_path / "own")
-    assert (data.name, data.format, data.split) == ("own", "image-folder", "test")
+    assert (data.name, data.format, data.split) == ("own", "jsonl", "test")
     assert [sample.id for sample in data.samples] == [f"q{row['qid']}" for row in rows]
     assert [problem.where for problem in data.problems] == ["test.jsonl:13"]
     for sample in data.samples:

@@ -67,7 +67,7 @@ COPIES: dict[str, Callable[[Path], Path]] = {
     "vqa-rad": vqa_rad,
     "slake": slake,
     "path-vqa": path_vqa,
-    "image-folder": image_folder,
+    "jsonl": image_folder,
     "hub": hub,
     "medmnist": medmnist,
     "medmnist-c": lambda folder: medmnist_c(folder, chest()),

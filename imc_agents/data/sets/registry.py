@@ -14,7 +14,7 @@ from pathlib import Path
 
 from imc_agents.data.sets import (
     hub,
-    image_folder,
+    jsonl,
     medimeta,
     medimeta_c,
     medmnist,
@@ -48,7 +48,7 @@ FORMATS: Mapping[str, Format] = {
         vqa_rad.FORMAT,
         slake.FORMAT,
         path_vqa.FORMAT,
-        image_folder.FORMAT,
+        jsonl.FORMAT,
         hub.FORMAT,
         medmnist.FORMAT,
         medmnist_c.FORMAT,

@@ -14,7 +14,7 @@ from imc_agents.errors import UsageError
 
 __all__ = ["FORMAT"]
 
-_NAME = "image-folder"
+_NAME = "jsonl"
 _WHOLE = "all"
 _SPLITS = ("train", "val", "valid", "validate", "validation", "dev", "test")
 
