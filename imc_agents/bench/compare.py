@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from imc_agents.bench.answers import METRICS, Metric, score
 from imc_agents.bench.outcomes import CLEAN, BenchRun, Outcome
 from imc_agents.bench.report_scores import methods_of, noises_of
-from imc_agents.bench.stats import PairedTest, holm, paired_tests
+from imc_agents.bench.stats import PairedTest, column_means, holm, paired_tests
 from imc_agents.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -234,8 +234,6 @@ def _scores(keys: Sequence[_Key], outcomes: Mapping[_Key, Outcome], metric: Metr
 
 def _pair_means(first: Array, second: Array) -> tuple[float, float]:
     import numpy as np
-
-    from imc_agents.bench.stats import column_means
 
     paired = ~(np.isnan(first) | np.isnan(second))
     one, other = (

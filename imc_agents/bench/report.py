@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from imc_agents.bench.outcomes import NOT_SCORED, BenchRun, Outcome
+from imc_agents.bench.outcomes import BASELINE, NOT_SCORED, BenchRun, Outcome
 from imc_agents.bench.report_panels import REPORTED, Panel, make_panel
 from imc_agents.bench.report_restoration import Restoration, restorations
 from imc_agents.bench.report_scores import methods_of
@@ -76,7 +76,7 @@ def summarise_run(run: BenchRun, metrics: Sequence[str], baseline: str | None = 
         raise UsageError(f"{run.name}: no outcome yet; look again when the run has begun")
     methods = methods_of(run.outcomes)
     if baseline is None:
-        baseline = methods[0]
+        baseline = BASELINE if BASELINE in methods else methods[0]
     if baseline not in methods:
         raise UsageError(
             f"--baseline: {run.name} has no method {baseline!r}{nearest(baseline, methods)}; "

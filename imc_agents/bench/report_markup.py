@@ -23,7 +23,7 @@ _LATEX = {
     "–": "--",
     "†": r"$^{\dagger}$",
 } | {mark: f"\\{mark}" for mark in "&%$#_"}
-_PAGE_WIDTH = 140  # letters of \footnotesize and gaps of 5 pt that fit into the text width of an A4 page
+_PAGE_WIDTH = 130  # letters of \footnotesize and gaps of 5 pt that fit into the text width of an A4 page
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|#])")
 
 

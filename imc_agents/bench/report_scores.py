@@ -7,21 +7,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from imc_agents.bench.answers import Metric, score
-from imc_agents.bench.outcomes import BASELINE, CLEAN, Outcome
+from imc_agents.bench.matrix_methods import MATRIX_METHODS
+from imc_agents.bench.outcomes import CLEAN, Outcome
+from imc_agents.noise.registry import SUITES, noises
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 __all__ = ["Cell", "Noise", "Scores", "gather", "methods_of", "noises_of"]
-
-# Text noises come before image noises and simple methods before the whole of IMC, as the papers print them. What is
-# not listed follows by name, so the order never depends on that of the outcomes.
-_NOISES = (
-    *("typo", "ocr", "asr", "drop_shuffle", "shorthand"),
-    *("gaussian", "shot", "motion", "jpeg", "pixelate", "exposure"),
-)
-_METHODS = (BASELINE, "symspell", "pyspellchecker", "rewrite", "median", "nlm", "sms", "pdc", "imc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,18 +80,19 @@ def gather(outcomes: Sequence[Outcome], metric: Metric) -> Scores:
 
 
 def noises_of(outcomes: Iterable[Outcome]) -> list[Noise]:
-    """Return the noises of some outcomes, those of the text before those of the image; clean is none."""
+    """Return the noises of some outcomes in the order of their suites, text before image; clean is none."""
     found = {outcome.noise: Noise(outcome.noise, outcome.modality) for outcome in outcomes}
-    listed = [found[name] for name in _in_order(found, _NOISES) if name != CLEAN]
+    known = [spec.full_name for suite in SUITES for spec in noises(suite=suite)]
+    listed = [found[name] for name in _in_order(found, known) if name != CLEAN]
     return sorted(listed, key=lambda noise: noise.modality, reverse=True)
 
 
 def methods_of(outcomes: Iterable[Outcome]) -> list[str]:
-    """Return the methods of some outcomes, simple ones first."""
-    return _in_order((outcome.method for outcome in outcomes), _METHODS)
+    """Return the methods of some outcomes in the order that tables have."""
+    return _in_order((outcome.method for outcome in outcomes), tuple(MATRIX_METHODS))
 
 
 def _in_order(names: Iterable[str], known: Sequence[str]) -> list[str]:
-    """Return distinct names: the known ones in the order given, then the others by name."""
+    """Return distinct names: the known ones in the order given, then the others by name, whatever their own order."""
     found = set(names)
     return [name for name in known if name in found] + sorted(found.difference(known))

@@ -22,8 +22,6 @@ __all__ = [
     "balanced_accuracy",
     "balanced_errors",
     "corruption_errors",
-    "mean_figure",
-    "quotient",
     "roc_auc",
 ]
 
@@ -91,22 +89,6 @@ def balanced_errors(errors: Errors, baseline: Errors) -> Robustness:
     return _against(errors, baseline, 1.0)
 
 
-def quotient(above: float, below: float, what: str, scale: float = 1.0) -> Figure:
-    """Return ``scale * above / below``, or why not: ``what`` says what ``below`` is."""
-    # Differences of rates that are equal on paper may leave the last bit of a float behind.
-    if not below > 1e-12:
-        return Figure(None, f"{what} is {0.0 if abs(below) <= 1e-12 else below:.3g}, not positive")
-    return Figure(scale * above / below)
-
-
-def mean_figure(figures: Mapping[str, Figure]) -> Figure:
-    """Return the mean of those that exist; the reason names those that do not."""
-    values = [figure.value for figure in figures.values() if figure.value is not None]
-    missing = [name for name, figure in figures.items() if figure.value is None]
-    reason = f"without {', '.join(missing)}" if missing else None
-    return Figure(sum(values) / len(values) if values else None, reason)
-
-
 def balanced_accuracy(truth: NDArray[np.integer], predicted: NDArray[np.integer]) -> float:
     """Return the mean over classes of the share recognised; of several labels the mean over labels.
 
@@ -152,7 +134,7 @@ def roc_auc(truth: NDArray[np.integer], scores: NDArray[np.floating]) -> Figure:
         return _area(truth == 1, scores)
     columns = range(scores.shape[1])
     hits = [truth[:, at] == 1 if truth.ndim == 2 else truth == at for at in columns]
-    return mean_figure({f"class {at}": _area(np.asarray(hits[at]), scores[:, at]) for at in columns})
+    return _mean_figure({f"class {at}": _area(np.asarray(hits[at]), scores[:, at]) for at in columns})
 
 
 def _area(hits: NDArray[np.bool_], scores: NDArray[np.floating]) -> Figure:
@@ -177,17 +159,33 @@ def _against(errors: Errors, baseline: Errors, scale: float) -> Robustness:
             absolute[corruption] = relative[corruption] = Figure(None, reason)
             continue
         ours, base = _mean(list(found.values())), _mean([theirs[severity] for severity in found])
-        absolute[corruption] = quotient(ours, base, "the baseline's error", scale)
-        relative[corruption] = quotient(
+        absolute[corruption] = _quotient(ours, base, "the baseline's error", scale)
+        relative[corruption] = _quotient(
             ours - errors.clean, base - baseline.clean, "the error that the noise adds to the baseline", scale
         )
     return Robustness(
-        clean=quotient(errors.clean, baseline.clean, "the baseline's clean error", scale),
+        clean=_quotient(errors.clean, baseline.clean, "the baseline's clean error", scale),
         absolute=absolute,
         relative=relative,
-        mean=mean_figure(absolute),
-        relative_mean=mean_figure(relative),
+        mean=_mean_figure(absolute),
+        relative_mean=_mean_figure(relative),
     )
+
+
+def _quotient(above: float, below: float, what: str, scale: float = 1.0) -> Figure:
+    """Return ``scale * above / below``, or why not: ``what`` says what ``below`` is."""
+    # Differences of rates that are equal on paper may leave the last bit of a float behind.
+    if not below > 1e-12:
+        return Figure(None, f"{what} is {0.0 if abs(below) <= 1e-12 else below:.3g}, not positive")
+    return Figure(scale * above / below)
+
+
+def _mean_figure(figures: Mapping[str, Figure]) -> Figure:
+    """Return the mean of those that exist; the reason names those that do not."""
+    values = [figure.value for figure in figures.values() if figure.value is not None]
+    missing = [name for name, figure in figures.items() if figure.value is None]
+    reason = f"without {', '.join(missing)}" if missing else None
+    return Figure(sum(values) / len(values) if values else None, reason)
 
 
 def _mean(values: Sequence[float]) -> float:
