@@ -1,8 +1,8 @@
 """The published corruptions, for a Python that has ``medmnistc`` and ``imagecorruptions``; as a script, their times.
 
-It runs apart from this package, in that other Python, and imports nothing of it. As a script it reads one JSON line a
-request from stdin, ``{"suite", "name", "table", "severity", "repeats"}``, behind a first line with the path of an
-``.npy`` image, and answers each with the milliseconds of every repeat, or with the error.
+It runs apart from this package, in that other Python, and imports nothing of it. As a script it takes the path of an
+``.npy`` image, reads one JSON line a request from stdin, ``{"suite", "name", "table", "severity", "repeats"}``, and
+answers each with the milliseconds of every repeat, or with the error.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _serve() -> None:
 
     warnings.simplefilter("ignore")
     cv2.setNumThreads(1)
-    image = np.load(sys.stdin.readline().rstrip("\n"), allow_pickle=False)
+    image = np.load(sys.argv[1], allow_pickle=False)
     for line in sys.stdin:
         request = json.loads(line)
         repeats = request.pop("repeats")

@@ -6,7 +6,8 @@ import json
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["NoiseSpeed", "Published", "drawn_picture", "measure_speed", "ratios"]
+__all__ = ["NoiseSpeed", "drawn_picture", "measure_speed", "published_times", "ratios"]
 
 _SEVERITY = 3
+Ask = Callable[[NoiseSpec, str | None, int], "list[float] | str"]
+
 _SCRIPT = Path(__file__).with_name("noise_published.py")
 
 
@@ -46,69 +49,55 @@ class NoiseSpeed:
     error: str | None = None
 
 
-class Published:
-    """The published packages in another Python, which runs beside this one until it is closed.
+@contextmanager
+def published_times(python: str, image: NDArray[np.uint8]) -> Generator[Ask]:
+    """Start another Python that has the published packages, and end it behind the block.
 
     Args:
-        python: An interpreter that has ``medmnistc`` and ``imagecorruptions``.
+        python: An interpreter with ``medmnistc`` and ``imagecorruptions``.
         image: uint8 [H, W, 3].
 
+    Yields:
+        A function of a noise, its table and a number of repeats; it returns the milliseconds of each repeat, or what
+        the published code fails with.
+
     Raises:
-        UsageError: if the interpreter cannot be started.
+        UsageError: if the interpreter does not start or ends too early.
     """
+    import numpy as np
 
-    def __init__(self, python: str, image: NDArray[np.uint8]) -> None:
-        import numpy as np
-
-        self._folder = TemporaryDirectory()
-        path = Path(self._folder.name) / "image.npy"
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "image.npy"
         np.save(path, image)
+        command = [python, "-W", "ignore", str(_SCRIPT), str(path)]
         try:
-            self._process = subprocess.Popen(
-                [python, "-W", "ignore", str(_SCRIPT)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
+            process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
             )
         except OSError as error:
-            self._folder.cleanup()
             raise UsageError(f"--oracle {python}: {error.strerror}; name a Python") from None
-        self._send(str(path))
 
-    def __enter__(self) -> Published:
-        return self
+        def ask(spec: NoiseSpec, table: str | None, repeats: int) -> list[float] | str:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            request = {"suite": spec.suite, "name": spec.name, "table": table, "severity": _SEVERITY}
+            try:
+                process.stdin.write(json.dumps(request | {"repeats": repeats}) + "\n")
+                process.stdin.flush()
+                line = process.stdout.readline()
+            except BrokenPipeError:
+                line = ""
+            if not line:
+                raise UsageError(
+                    f"--oracle {python}: it ended without an answer; it needs numpy and opencv-python"
+                )
+            answer = json.loads(line)
+            return answer.get("ms") or str(answer["error"])
 
-    def __exit__(self, *_: object) -> None:
-        self._process.communicate()
-        self._folder.cleanup()
-
-    def times(self, spec: NoiseSpec, table: str | None, repeats: int) -> list[float] | str:
-        """Milliseconds of each repeat, or what the published code fails with."""
-        self._send(
-            json.dumps(
-                {
-                    "suite": spec.suite,
-                    "name": spec.name,
-                    "table": table,
-                    "severity": _SEVERITY,
-                    "repeats": repeats,
-                }
-            )
-        )
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise UsageError(
-                f"--oracle {self._process.args}: it ended without an answer; is numpy installed there?"
-            )
-        answer = json.loads(line)
-        return answer.get("ms") or str(answer["error"])
-
-    def _send(self, line: str) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(f"{line}\n")
-        self._process.stdin.flush()
+        try:
+            yield ask
+        finally:
+            process.communicate()
 
 
 def drawn_picture(size: int) -> NDArray[np.uint8]:
@@ -145,26 +134,27 @@ def measure_speed(
     Raises:
         UsageError: if the oracle does not run.
     """
-    from contextlib import nullcontext
-
     import cv2
 
     specs = [spec for suite in ("imc-11", "medmnist-c", "medimeta-c") for spec in noises("image", suite)]
     rows: list[NoiseSpeed] = []
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
-    with nullcontext() if oracle is None else Published(oracle, image) as published:
-        for spec in specs:
-            other = published if spec.suite != "imc-11" else None
-            rows.append(_speed(spec, image, other, turns, repeats))
-            if tell is not None:
-                tell(rows[-1])
-    cv2.setNumThreads(threads)
+    try:
+        with nullcontext() if oracle is None else published_times(oracle, image) as published:
+            for spec in specs:
+                rows.append(
+                    _speed(spec, image, None if spec.suite == "imc-11" else published, turns, repeats)
+                )
+                if tell is not None:
+                    tell(rows[-1])
+    finally:
+        cv2.setNumThreads(threads)
     return rows
 
 
 def _speed(
-    spec: NoiseSpec, image: NDArray[np.uint8], published: Published | None, turns: int, repeats: int
+    spec: NoiseSpec, image: NDArray[np.uint8], published: Ask | None, turns: int, repeats: int
 ) -> NoiseSpeed:
     table = next(iter(spec.tables), None)
     options: dict[str, Any] = {} if table is None else {"table": table}
@@ -173,7 +163,7 @@ def _speed(
     error: str | None = None
     for turn in range(turns + 1):
         found = [_once(spec, image, number, options) for number in range(repeats)]
-        answer = published.times(spec, table, 1 if turn == 0 else repeats) if published and not error else []
+        answer = published(spec, table, 1 if turn == 0 else repeats) if published and not error else []
         if isinstance(answer, str):
             error = answer
         elif turn:

@@ -27,9 +27,12 @@ def defocus_blur(image: NDArray[np.uint8], strength: tuple[float, float], *_: An
 
     radius, alias = strength
     factor = scale(image)
-    if factor != 1:
-        radius, alias = max(1.0, radius * factor), max(0.1, alias * factor)
-    return truncated(correlate(image, *disk(radius, alias), cv2.BORDER_REFLECT_101))
+    if factor == 1:
+        kernel = disk(radius, alias)
+    else:
+        # Of radii in parts of a pixel a disk of whole ones would jump, and shrink to nothing.
+        kernel = disk(max(0.75, radius * factor), max(0.1, alias * factor), samples=4)
+    return truncated(correlate(image, *kernel, cv2.BORDER_REFLECT_101))
 
 
 def motion_blur(

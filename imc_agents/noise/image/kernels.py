@@ -36,7 +36,7 @@ def line(radius: float, sigma: float, angle: float) -> tuple[NDArray[np.float32]
     return kernel, (-int(x.min()), -int(y.min()))
 
 
-def disk(radius: float, alias: float) -> tuple[NDArray[np.float32], tuple[int, int]]:
+def disk(radius: float, alias: float, samples: int = 1) -> tuple[NDArray[np.float32], tuple[int, int]]:
     """The disk of ImageNet-C's defocus blur, its rim softened by a Gaussian of 3 pixels, or 5 for radii above 8.
 
     As published, a disk that touches the border of its grid of 17 x 17, or as large as itself, is softened with the
@@ -45,6 +45,7 @@ def disk(radius: float, alias: float) -> tuple[NDArray[np.float32], tuple[int, i
     Args:
         radius: In pixels.
         alias: Standard deviation of the Gaussian in pixels.
+        samples: Points of each pixel along either axis that are looked up in the disk; 1 as published.
 
     Returns:
         The kernel and its anchor (x, y).
@@ -52,10 +53,12 @@ def disk(radius: float, alias: float) -> tuple[NDArray[np.float32], tuple[int, i
     import cv2
     import numpy as np
 
-    reach = math.ceil(radius)
+    reach = math.ceil(radius) + (samples > 1)
     grid, rim = (8, 1) if radius <= 8 else (reach, 2)
-    place = np.arange(-grid, grid + 1)
-    inside = (place**2 + place[:, None] ** 2 <= radius**2).astype(np.float32)
+    side = 2 * grid + 1
+    place = (np.arange(side * samples) - (side * samples - 1) / 2) / samples
+    points = (place**2 + place[:, None] ** 2 <= radius**2).astype(np.float32)
+    inside = points.reshape(side, samples, side, samples).mean(axis=(1, 3))
     inside /= inside.sum()
     cv2.GaussianBlur(inside, (2 * rim + 1, 2 * rim + 1), alias, dst=inside)
     used = min(grid, reach + rim)
