@@ -28,7 +28,9 @@ def bench_image(
     encoder: EncoderOption,
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="DIR", help="With pneumoniamnist/ and vqa_rad/. [$IMC_SHARED/data]"),
+        typer.Option(
+            "--data", metavar="DIR", help="With pneumoniamnist/ and vqa_rad/; default $IMC_SHARED/data."
+        ),
     ] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Runs, each with its own bank and noise.")] = 3,
     bank_images: Annotated[int, typer.Option("--bank-images", min=20, help="Clean images of a bank.")] = 750,

@@ -23,7 +23,7 @@ DataOption = Annotated[
     typer.Option(
         "--data",
         metavar="NAME=PATH",
-        help="vqa-rad or slake and its folder or file; repeatable. [$IMC_SHARED/data]",
+        help="vqa-rad or slake and its folder or file; repeatable; default those in $IMC_SHARED/data.",
     ),
 ]
 QuestionsOption = Annotated[

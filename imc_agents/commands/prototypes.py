@@ -37,7 +37,7 @@ def build(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the bank.")],
     noises: Annotated[
         str | None,
-        typer.Option("--noises", metavar="NAME,...", help="Image noises by comma.  [default: all]"),
+        typer.Option("--noises", metavar="NAME,...", help="Image noises by comma; default all of imc-11."),
     ] = None,
     limit: Annotated[
         int | None, typer.Option("--limit", "-n", min=10, help="Images at most, evenly spread.")
