@@ -69,7 +69,7 @@ class Entry:
 
     Attributes:
         estimate: The figure.
-        best: No method of the table is better.
+        best: No method of the table is better, and some are worse.
         test: Against the baseline, in pairs, on the scores; None for the baseline itself.
         p: Of the test, corrected for all tests of the table (Holm).
     """
@@ -242,7 +242,7 @@ def _marked(rows: Sequence[Row], metric: str) -> tuple[Row, ...]:
     best: dict[str, float] = {}
     for name in rows[0].entries:
         values = [value for row in rows if (value := row.entries[name].estimate.value) is not None]
-        if len(values) > 1:
+        if len(set(values)) > 1:
             best[name] = _best(metric, name)(values)
     return tuple(
         replace(

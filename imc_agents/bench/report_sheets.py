@@ -197,7 +197,7 @@ def _with_best(
     best: list[str] = []
     for at in range(len(rows[0][1])):
         texts = [cells[at].text for _, cells in rows if cells[at] != _NOTHING]
-        best.append(pick(texts, key=float) if len(texts) > 1 else "")
+        best.append(pick(texts, key=float) if len(set(texts)) > 1 else "")
     return tuple(
         (
             method,
@@ -278,4 +278,5 @@ def _failures(counts: Sequence[Counts]) -> Iterator[Sheet]:
             Head("unusable reply", "scored as wrong"),
             *(Head(status, "not scored") for status in statuses),
         )
-        yield Sheet(f"Failures · {model} · {dataset}", "method", heads, rows)
+        notes = ("An unusable reply is scored as wrong. What could not be asked is not scored.",)
+        yield Sheet(f"Failures · {model} · {dataset}", "method", heads, rows, notes)

@@ -234,6 +234,7 @@ def test_a_noise_that_costs_nothing_leaves_nothing_to_win_back() -> None:
     entry = row_of(panel_of(report, "accuracy"), "imc").entries["won back"]
     assert entry.estimate.value is None
     assert entry.estimate.reason == "the noises cost none nothing"
+    assert not any(found.best for row in report.panels[0].rows for found in row.entries.values())
     assert row_of(panel_of(report, "ce"), "imc").entries["typo"].estimate.value is None
 
 
