@@ -23,7 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["NoiseSpeed", "drawn_picture", "measure_speed", "published_times", "ratios"]
 
 _SEVERITY = 3
-Ask = Callable[[NoiseSpec, str | None, int], "list[float] | str"]
+_TURN_MS = 500
+Ask = Callable[[NoiseSpec, str | None, int, int], "list[float] | str"]
+"""A noise, its table, a seed and a number of repeats to milliseconds, or to an error."""
+
 
 _SCRIPT = Path(__file__).with_name("noise_published.py")
 
@@ -58,8 +61,8 @@ def published_times(python: str, image: NDArray[np.uint8]) -> Generator[Ask]:
         image: uint8 [H, W, 3].
 
     Yields:
-        A function of a noise, its table and a number of repeats; it returns the milliseconds of each repeat, or what
-        the published code fails with.
+        A function of a noise, its table, a seed and a number of repeats; it returns the milliseconds of each repeat,
+        or what the published code fails with.
 
     Raises:
         UsageError: if the interpreter does not start or ends too early.
@@ -77,10 +80,16 @@ def published_times(python: str, image: NDArray[np.uint8]) -> Generator[Ask]:
         except OSError as error:
             raise UsageError(f"--oracle {python}: {error.strerror}; name a Python") from None
 
-        def ask(spec: NoiseSpec, table: str | None, repeats: int) -> list[float] | str:
+        def ask(spec: NoiseSpec, table: str | None, seed: int, repeats: int) -> list[float] | str:
             assert process.stdin is not None
             assert process.stdout is not None
-            request = {"suite": spec.suite, "name": spec.name, "table": table, "severity": _SEVERITY}
+            request = {
+                "suite": spec.suite,
+                "name": spec.name,
+                "table": table,
+                "severity": _SEVERITY,
+                "seed": seed,
+            }
             try:
                 process.stdin.write(json.dumps(request | {"repeats": repeats}) + "\n")
                 process.stdin.flush()
@@ -117,7 +126,7 @@ def measure_speed(
     *,
     oracle: str | None = None,
     turns: int = 5,
-    repeats: int = 3,
+    repeats: int = 20,
     tell: Callable[[NoiseSpeed], None] | None = None,
 ) -> list[NoiseSpeed]:
     """Time every image noise of every suite in this process, and the published code in turns with it.
@@ -128,7 +137,7 @@ def measure_speed(
         image: uint8 [H, W, 3].
         oracle: A Python with the published packages.
         turns: How often ours and theirs take turns.
-        repeats: Images in each turn; the first turn of each is left out of the figures.
+        repeats: Images in each turn, or fewer where they would take longer than half a second.
         tell: Told each result as it comes.
 
     Raises:
@@ -157,30 +166,37 @@ def _speed(
     spec: NoiseSpec, image: NDArray[np.uint8], published: Ask | None, turns: int, repeats: int
 ) -> NoiseSpeed:
     table = next(iter(spec.tables), None)
-    options: dict[str, Any] = {} if table is None else {"table": table}
     mine: list[float] = []
     theirs: list[float] = []
-    error: str | None = None
-    for turn in range(turns + 1):
-        found = [_once(spec, image, number, options) for number in range(repeats)]
-        answer = published(spec, table, 1 if turn == 0 else repeats) if published and not error else []
-        if isinstance(answer, str):
-            error = answer
-        elif turn:
-            theirs += answer
-        if turn:
-            mine += found
+    # A first image of each, which also pays for imports and tables, tells how many fit into a turn.
+    first = _times(spec, image, table, 0, 1)
+    other = published(spec, table, 0, 1) if published else []
+    for turn in range(1, turns + 1):
+        mine += _times(spec, image, table, turn, _fitting(first, repeats))
+        if published and not isinstance(other, str):
+            other = published(spec, table, turn, _fitting(other, repeats))
+            theirs += other if not isinstance(other, str) else []
     ms = statistics.median(mine)
-    if error or not theirs:
-        return NoiseSpeed(spec.suite, spec.name, ms, error=error)
+    if isinstance(other, str) or not theirs:
+        return NoiseSpeed(spec.suite, spec.name, ms, error=other or None)
     published_ms = statistics.median(theirs)
     return NoiseSpeed(spec.suite, spec.name, ms, published_ms, published_ms / ms)
 
 
-def _once(spec: NoiseSpec, image: NDArray[np.uint8], number: int, options: dict[str, Any]) -> float:
-    started = time.perf_counter()
-    spec.apply(image, _SEVERITY, seed=0, sample_id=str(number), dataset="", **options)
-    return 1000 * (time.perf_counter() - started)
+def _fitting(times: list[float], repeats: int) -> int:
+    return max(1, min(repeats, int(_TURN_MS / max(times))))
+
+
+def _times(
+    spec: NoiseSpec, image: NDArray[np.uint8], table: str | None, turn: int, repeats: int
+) -> list[float]:
+    options: dict[str, Any] = {} if table is None else {"table": table}
+    times: list[float] = []
+    for number in range(repeats):
+        started = time.perf_counter()
+        spec.apply(image, _SEVERITY, seed=turn, sample_id=str(number), dataset="", **options)
+        times.append(1000 * (time.perf_counter() - started))
+    return times
 
 
 def ratios(rows: Sequence[NoiseSpeed]) -> tuple[float, float] | None:

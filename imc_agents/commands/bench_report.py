@@ -15,9 +15,9 @@ from imc_agents.commands.options import runs_directory
 
 if TYPE_CHECKING:
     from imc_agents.bench.outcomes import BenchRun
-    from imc_agents.bench.plots import Picture
-    from imc_agents.bench.report import Report
-    from imc_agents.bench.report_document import Document
+    from imc_agents.bench.report.document import Document
+    from imc_agents.bench.report.plots import Picture
+    from imc_agents.bench.report.summary import Report
 
 __all__ = ["bench_compare", "bench_report", "print_report"]
 
@@ -71,9 +71,9 @@ def bench_report(
 
     Tables on a terminal; one JSON line for each figure when piped. An unfinished run is reported as far as it is.
     """
-    from imc_agents.bench.report_markup import latex, markdown
-    from imc_agents.bench.report_records import csv_text, json_text, nested, tidy_rows
-    from imc_agents.bench.report_sheets import report_document
+    from imc_agents.bench.report.markup import latex, markdown
+    from imc_agents.bench.report.records import csv_text, json_text, nested, tidy_rows
+    from imc_agents.bench.report.sheets import report_document
 
     chosen = _chosen_format(format, output)
     _check_output(output)
@@ -113,15 +113,15 @@ def bench_compare(
 
     Tables on a terminal; one JSON line for each noise when piped.
     """
-    from imc_agents.bench.compare import compare_runs
-    from imc_agents.bench.report_compare import (
+    from imc_agents.bench.report.compare import compare_runs
+    from imc_agents.bench.report.compare_sheets import (
         COMPARED_FIELDS,
         comparison_document,
         comparison_record,
         comparison_rows,
     )
-    from imc_agents.bench.report_markup import latex, markdown
-    from imc_agents.bench.report_records import csv_text, json_text
+    from imc_agents.bench.report.markup import latex, markdown
+    from imc_agents.bench.report.records import csv_text, json_text
 
     chosen = _chosen_format(format, output)
     _check_output(output)
@@ -145,22 +145,22 @@ def bench_compare(
 
 def print_report(folder: Path) -> None:
     """Print the tables of a run folder on the terminal."""
-    from imc_agents.bench.matrix_store import read_run
-    from imc_agents.bench.report_sheets import report_document
+    from imc_agents.bench.matrix.store import read_run
+    from imc_agents.bench.report.sheets import report_document
 
     _print_document(report_document(_summary(read_run(folder), None, None, everything=False)))
 
 
 def _read(run: str, directory: Path | None) -> BenchRun:
-    from imc_agents.bench.matrix_store import read_run
+    from imc_agents.bench.matrix.store import read_run
     from imc_agents.runs.store import find_run
 
     return read_run(find_run(run, directory or runs_directory(run)))
 
 
 def _summary(run: BenchRun, metric: str | None, baseline: str | None, *, everything: bool) -> Report:
-    from imc_agents.bench.report import summarise_run
-    from imc_agents.bench.report_panels import REPORTED
+    from imc_agents.bench.report.panels import REPORTED
+    from imc_agents.bench.report.summary import summarise_run
 
     metrics = names(metric) if metric is not None else REPORTED if everything else ("accuracy", "recall")
     return summarise_run(run, metrics, baseline)
@@ -196,7 +196,7 @@ def _pictures(report: Report, folder: Path | None, *, needed: bool) -> list[Pict
     """Draw what will be shown or kept, and write it where that is asked for."""
     if folder is None and not needed:
         return []
-    from imc_agents.bench.plots import pictures, write_pictures
+    from imc_agents.bench.report.plots import pictures, write_pictures
     from imc_agents.bench.text_files import make_output_folder
 
     if folder is not None:
@@ -209,7 +209,7 @@ def _pictures(report: Report, folder: Path | None, *, needed: bool) -> list[Pict
 
 
 def _html(document: Document, drawn: Iterable[Picture]) -> str:
-    from imc_agents.bench.report_html import html
+    from imc_agents.bench.report.html import html
 
     return html(document, [(picture.title, picture.svg) for picture in drawn])
 
@@ -222,7 +222,7 @@ def _print_lines(rows: Iterable[Mapping[str, Any]]) -> None:
 def _print_document(document: Document) -> None:
     from rich.console import Console
 
-    from imc_agents.bench.report_terminal import document_view
+    from imc_agents.bench.report.terminal import document_view
 
     console = Console(highlight=False)
     console.print(document_view(document, console.width))
@@ -256,7 +256,7 @@ def _plain_text(document: Document) -> str:
 
     from rich.console import Console
 
-    from imc_agents.bench.report_terminal import document_view
+    from imc_agents.bench.report.terminal import document_view
 
     out = io.StringIO()
     Console(file=out, width=_FILE_WIDTH, highlight=False).print(document_view(document, _FILE_WIDTH))

@@ -16,8 +16,8 @@ from imc_agents.commands.carry_out import carry_out
 from imc_agents.commands.options import set_values
 
 if TYPE_CHECKING:
-    from imc_agents.bench.matrix import Loaded
-    from imc_agents.bench.matrix_schema import Benchmark
+    from imc_agents.bench.matrix.layout import Loaded
+    from imc_agents.bench.matrix.schema import Benchmark
     from imc_agents.runs.execute import RunResult
 
 __all__ = ["bench_run", "resume_bench"]
@@ -65,8 +65,8 @@ def bench_run(
 
     A run folder keeps everything: `imc resume` goes on after an interruption, `imc bench report` prints the tables.
     """
-    from imc_agents.bench.matrix_load import load_data, with_absolute_paths, with_limit
-    from imc_agents.bench.matrix_schema import load_benchmark
+    from imc_agents.bench.matrix.load import load_data, with_absolute_paths, with_limit
+    from imc_agents.bench.matrix.schema import load_benchmark
 
     shortcuts = {
         "noises": None if noise is None else names(noise),
@@ -104,8 +104,8 @@ def resume_bench(
         retry_errors: Do failed rows again.
         output: Write the rows with their answers there.
     """
-    from imc_agents.bench.matrix_load import load_data
-    from imc_agents.bench.matrix_schema import load_benchmark
+    from imc_agents.bench.matrix.load import load_data
+    from imc_agents.bench.matrix.schema import load_benchmark
     from imc_agents.runs.manifest import read_manifest
     from imc_agents.runs.start import CONFIG
 
@@ -133,8 +133,8 @@ def _start(benchmark: Benchmark, data: Sequence[Loaded]) -> Path:
     """Lay out the run and return its folder."""
     import tempfile
 
-    from imc_agents.bench.matrix import cases, write_cases
-    from imc_agents.bench.matrix_schema import dump_benchmark
+    from imc_agents.bench.matrix.layout import cases, write_cases
+    from imc_agents.bench.matrix.schema import dump_benchmark
     from imc_agents.runs.start import start_run
 
     with tempfile.TemporaryFile() as rows:
@@ -157,8 +157,8 @@ def _start(benchmark: Benchmark, data: Sequence[Loaded]) -> Path:
 def _make_images(folder: Path, benchmark: Benchmark, data: Sequence[Loaded], *, quiet: bool = False) -> None:
     from contextlib import nullcontext
 
-    from imc_agents.bench.matrix import image_jobs
-    from imc_agents.bench.matrix_images import write_images
+    from imc_agents.bench.matrix.images import write_images
+    from imc_agents.bench.matrix.layout import image_jobs
     from imc_agents.commands.progress import watched
 
     jobs = image_jobs(benchmark, data)
@@ -193,7 +193,7 @@ def _carry_out(
     retry_errors: bool = False,
     output: Path | None = None,
 ) -> None:
-    from imc_agents.bench.matrix_run import MatrixRefiner
+    from imc_agents.bench.matrix.run import MatrixRefiner
 
     settings = benchmark.settings
     responses = Path(settings.run.directory).absolute() / _RESPONSES if settings.cache else None
@@ -234,7 +234,7 @@ def _report(result: RunResult) -> None:
 
 def _tell(benchmark: Benchmark, data: Sequence[Loaded]) -> None:
     """Say how much there is to do."""
-    from imc_agents.bench.matrix import cases, conditions, image_jobs
+    from imc_agents.bench.matrix.layout import cases, conditions, image_jobs
 
     rows = sum(1 for _ in cases(benchmark, data))
     questions = {loaded.name: len(loaded.samples) for loaded in data}

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from imc_agents.bench.answers import (
+from imc_agents.bench.outcomes import Outcome
+from imc_agents.bench.report.answers import (
     METRICS,
     answer_tokens,
     closed_accuracy,
@@ -19,7 +20,6 @@ from imc_agents.bench.answers import (
     token_f1,
     token_recall,
 )
-from imc_agents.bench.outcomes import Outcome
 
 
 @pytest.mark.parametrize(

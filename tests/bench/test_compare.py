@@ -8,17 +8,17 @@ from dataclasses import replace
 
 import pytest
 
-from imc_agents.bench.answers import METRICS, score
-from imc_agents.bench.compare import compare_runs
 from imc_agents.bench.outcomes import Outcome
-from imc_agents.bench.report_compare import (
+from imc_agents.bench.report.answers import METRICS, score
+from imc_agents.bench.report.compare import compare_runs
+from imc_agents.bench.report.compare_sheets import (
     COMPARED_FIELDS,
     comparison_document,
     comparison_record,
     comparison_rows,
 )
-from imc_agents.bench.report_records import csv_text, json_text
-from imc_agents.bench.stats import mcnemar
+from imc_agents.bench.report.records import csv_text, json_text
+from imc_agents.bench.report.stats import mcnemar
 from imc_agents.errors import UsageError
 from tests.bench.made_runs import made_run, part_of
 

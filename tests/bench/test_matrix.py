@@ -19,17 +19,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from imc_agents.bench.matrix import Case, cases, image_jobs, place_of
-from imc_agents.bench.matrix_images import write_images
-from imc_agents.bench.matrix_load import load_data, with_limit
-from imc_agents.bench.matrix_schema import (
+from imc_agents.bench.matrix.images import write_images
+from imc_agents.bench.matrix.layout import Case, cases, image_jobs, place_of
+from imc_agents.bench.matrix.load import load_data, with_limit
+from imc_agents.bench.matrix.schema import (
     BenchConfig,
     Benchmark,
     DataConfig,
     dump_benchmark,
     load_benchmark,
 )
-from imc_agents.bench.matrix_store import read_run
+from imc_agents.bench.matrix.store import read_run
 from imc_agents.config.keys import describe, schema_keys
 from imc_agents.errors import ConfigError, UsageError
 from imc_agents.runs.store import RunStore, list_runs

@@ -17,18 +17,18 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from imc_agents.bench.answers import METRICS, score
 from imc_agents.bench.outcomes import BenchRun, Outcome
-from imc_agents.bench.plots import Picture, pictures, write_pictures
-from imc_agents.bench.report import Report, summarise_run
-from imc_agents.bench.report_document import Cell, Document, Head, Sheet
-from imc_agents.bench.report_html import html
-from imc_agents.bench.report_markup import latex, markdown
-from imc_agents.bench.report_panels import Panel, Row
-from imc_agents.bench.report_records import FIELDS, csv_text, json_text, nested, tidy_rows
-from imc_agents.bench.report_sheets import report_document
-from imc_agents.bench.report_terminal import document_view
-from imc_agents.bench.robustness import Errors, corruption_errors
+from imc_agents.bench.report.answers import METRICS, score
+from imc_agents.bench.report.document import Cell, Document, Head, Sheet
+from imc_agents.bench.report.html import html
+from imc_agents.bench.report.markup import latex, markdown
+from imc_agents.bench.report.panels import Panel, Row
+from imc_agents.bench.report.plots import Picture, pictures, write_pictures
+from imc_agents.bench.report.records import FIELDS, csv_text, json_text, nested, tidy_rows
+from imc_agents.bench.report.robustness import Errors, corruption_errors
+from imc_agents.bench.report.sheets import report_document
+from imc_agents.bench.report.summary import Report, summarise_run
+from imc_agents.bench.report.terminal import document_view
 from imc_agents.errors import UsageError
 from tests.bench.made_runs import made_run, part_of
 

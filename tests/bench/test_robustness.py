@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from imc_agents.bench.robustness import (
+from imc_agents.bench.report.robustness import (
     Errors,
     balanced_accuracy,
     balanced_errors,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from imc_agents.bench import stats
-from imc_agents.bench.stats import (
+from imc_agents.bench.report import stats
+from imc_agents.bench.report.stats import (
     bootstrap_means,
     bootstrap_sums,
     column_means,

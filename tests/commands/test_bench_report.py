@@ -12,8 +12,8 @@ import pytest
 from rich.console import Console
 
 from cli import run
-from imc_agents.bench.matrix import Case, write_cases
-from imc_agents.bench.matrix_store import read_run
+from imc_agents.bench.matrix.layout import Case, write_cases
+from imc_agents.bench.matrix.store import read_run
 from imc_agents.bench.outcomes import BenchRun, Outcome
 from imc_agents.commands.bench_report import print_report
 from imc_agents.data.rows import Row

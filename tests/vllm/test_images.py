@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from imc_agents.bench.matrix_store import read_run
+from imc_agents.bench.matrix.store import read_run
 from imc_agents.errors import DataError
 from imc_agents.models.protocol import Capabilities, Generation, ImageFeatures, Message, Sampling
 from imc_agents.models.vllm_server import create

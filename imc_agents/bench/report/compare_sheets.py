@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from imc_agents.bench.answers import METRICS
-from imc_agents.bench.compare import Compared, Comparison, Flip
 from imc_agents.bench.outcomes import Outcome
-from imc_agents.bench.report_document import Cell, Document, Head, Item, Sheet
-from imc_agents.bench.report_records import rounded
-from imc_agents.bench.report_sheets import stars
+from imc_agents.bench.report.answers import METRICS
+from imc_agents.bench.report.compare import Compared, Comparison, Flip
+from imc_agents.bench.report.document import Cell, Document, Head, Item, Sheet
+from imc_agents.bench.report.records import rounded
+from imc_agents.bench.report.sheets import stars
 
 __all__ = ["COMPARED_FIELDS", "comparison_document", "comparison_record", "comparison_rows"]
 

@@ -9,8 +9,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
-from imc_agents.bench.matrix import Loaded
-from imc_agents.bench.matrix_schema import Benchmark, DataConfig
+from imc_agents.bench.matrix.layout import Loaded
+from imc_agents.bench.matrix.schema import Benchmark, DataConfig
 from imc_agents.data.sets.ask import ask, write_images
 from imc_agents.data.sets.formats import ImageFormat
 from imc_agents.data.sets.records import Problem, Sample

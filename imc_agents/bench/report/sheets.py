@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from imc_agents.bench.answers import METRICS
 from imc_agents.bench.outcomes import CLEAN
-from imc_agents.bench.report import Counts, Report
-from imc_agents.bench.report_document import Cell, Document, Head, Sheet, interval_text
-from imc_agents.bench.report_estimates import Estimate
-from imc_agents.bench.report_panels import ADDED, CE, DROP, MEAN, WON_BACK, Column, Entry, Panel
-from imc_agents.bench.report_restoration import Restoration, Restored
+from imc_agents.bench.report.answers import METRICS
+from imc_agents.bench.report.document import Cell, Document, Head, Sheet, interval_text
+from imc_agents.bench.report.estimates import Estimate
+from imc_agents.bench.report.panels import ADDED, CE, DROP, MEAN, WON_BACK, Column, Entry, Panel
+from imc_agents.bench.report.restoration import Restoration, Restored
+from imc_agents.bench.report.summary import Counts, Report
 from imc_agents.text.metrics import Interval
 
 __all__ = ["panel_title", "report_document", "stars"]

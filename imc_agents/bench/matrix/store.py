@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from imc_agents.bench.matrix import Case, read_cases
-from imc_agents.bench.matrix_methods import MATRIX_METHODS
+from imc_agents.bench.matrix.layout import Case, read_cases
+from imc_agents.bench.matrix.methods import MATRIX_METHODS
 from imc_agents.bench.outcomes import BenchRun, Outcome
 from imc_agents.config.yaml_nodes import parse_yaml, plain
 from imc_agents.errors import UsageError

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal
 
-from imc_agents.bench.answers import METRICS, Metric, score
 from imc_agents.bench.outcomes import CLEAN, BenchRun, Outcome
-from imc_agents.bench.report_scores import methods_of, noises_of
-from imc_agents.bench.stats import PairedTest, column_means, holm, paired_tests
+from imc_agents.bench.report.answers import METRICS, Metric, score
+from imc_agents.bench.report.scores import methods_of, noises_of
+from imc_agents.bench.report.stats import PairedTest, column_means, holm, paired_tests
 from imc_agents.errors import UsageError, nearest
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from imc_agents.agents.refiner import Refiner
 from imc_agents.bench.baselines import correct_with_pyspellchecker, correct_with_symspell
-from imc_agents.bench.matrix import Place, place_of
-from imc_agents.bench.matrix_methods import MatrixMethod, TextStep
+from imc_agents.bench.matrix.layout import Place, place_of
+from imc_agents.bench.matrix.methods import MatrixMethod, TextStep
 from imc_agents.bench.methods import rewrite
 from imc_agents.config.schema import BackendConfig, Config
 from imc_agents.errors import ModelOutputError

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imc_agents.bench.outcomes import CLEAN
-from imc_agents.bench.report_panels import CE, DROP, MEAN, Column, Panel, Row
-from imc_agents.bench.report_sheets import panel_title
+from imc_agents.bench.report.panels import CE, DROP, MEAN, Column, Panel, Row
+from imc_agents.bench.report.sheets import panel_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from imc_agents.bench.outcomes import BASELINE, NOT_SCORED, BenchRun, Outcome
-from imc_agents.bench.report_panels import REPORTED, Panel, make_panel
-from imc_agents.bench.report_restoration import Restoration, restorations
-from imc_agents.bench.report_scores import methods_of
+from imc_agents.bench.report.panels import REPORTED, Panel, make_panel
+from imc_agents.bench.report.restoration import Restoration, restorations
+from imc_agents.bench.report.scores import methods_of
 from imc_agents.errors import UsageError, nearest
 
 __all__ = ["Counts", "Report", "split", "summarise_run"]

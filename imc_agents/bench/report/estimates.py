@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imc_agents.bench.outcomes import CLEAN
-from imc_agents.bench.report_scores import Cell, Scores
-from imc_agents.bench.stats import bootstrap_means, column_means, divided, percentiles
+from imc_agents.bench.report.scores import Cell, Scores
+from imc_agents.bench.report.stats import bootstrap_means, column_means, divided, percentiles
 from imc_agents.text.metrics import Interval
 
 if TYPE_CHECKING:

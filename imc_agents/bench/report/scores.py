@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from imc_agents.bench.answers import Metric, score
-from imc_agents.bench.matrix_methods import MATRIX_METHODS
+from imc_agents.bench.matrix.methods import MATRIX_METHODS
 from imc_agents.bench.outcomes import CLEAN, Outcome
+from imc_agents.bench.report.answers import Metric, score
 from imc_agents.noise.registry import SUITES, noises
 
 if TYPE_CHECKING:

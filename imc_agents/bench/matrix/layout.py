@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from imc_agents.bench.matrix_images import ImageJob, Look
-from imc_agents.bench.matrix_methods import MatrixMethod
-from imc_agents.bench.matrix_schema import Benchmark, chosen_noises
+from imc_agents.bench.matrix.images import ImageJob, Look
+from imc_agents.bench.matrix.methods import MatrixMethod
+from imc_agents.bench.matrix.schema import Benchmark, chosen_noises
 from imc_agents.bench.outcomes import CLEAN
 from imc_agents.data.sets.records import Sample
 from imc_agents.noise.registry import NoiseSpec

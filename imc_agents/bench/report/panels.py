@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from imc_agents.bench.answers import METRICS
 from imc_agents.bench.outcomes import CLEAN, Outcome
-from imc_agents.bench.report_estimates import (
+from imc_agents.bench.report.answers import METRICS
+from imc_agents.bench.report.estimates import (
     Estimate,
     Resampled,
     difference,
@@ -17,8 +17,8 @@ from imc_agents.bench.report_estimates import (
     resample,
     won_back,
 )
-from imc_agents.bench.report_scores import Cell, Noise, gather, noises_of
-from imc_agents.bench.stats import PairedTest, holm, paired_tests
+from imc_agents.bench.report.scores import Cell, Noise, gather, noises_of
+from imc_agents.bench.report.stats import PairedTest, holm, paired_tests
 
 if TYPE_CHECKING:
     import numpy as np

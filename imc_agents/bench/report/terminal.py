@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from imc_agents.bench.report_document import Cell, Document, Item, Sheet, figure_text, fitting
+from imc_agents.bench.report.document import Cell, Document, Item, Sheet, figure_text, fitting
 
 __all__ = ["document_view"]
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from itertools import groupby
 
-from imc_agents.bench.report_document import Cell, Document, Item, Sheet
+from imc_agents.bench.report.document import Cell, Document, Item, Sheet
 
 __all__ = ["html"]
 

@@ -10,10 +10,10 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from imc_agents.bench.outcomes import CLEAN
-from imc_agents.bench.report import Report
-from imc_agents.bench.report_estimates import Estimate
-from imc_agents.bench.report_panels import ADDED, CE, DROP, MEAN, WON_BACK, Entry, Panel
-from imc_agents.bench.stats import PairedTest
+from imc_agents.bench.report.estimates import Estimate
+from imc_agents.bench.report.panels import ADDED, CE, DROP, MEAN, WON_BACK, Entry, Panel
+from imc_agents.bench.report.stats import PairedTest
+from imc_agents.bench.report.summary import Report
 
 __all__ = ["FIELDS", "csv_text", "json_text", "nested", "rounded", "tidy_rows"]
 

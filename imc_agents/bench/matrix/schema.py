@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from imc_agents.bench.matrix_methods import MATRIX_METHODS, MatrixMethod
+from imc_agents.bench.matrix.methods import MATRIX_METHODS, MatrixMethod
 from imc_agents.config.keys import known, validate
 from imc_agents.config.layers import NO_PROFILE, file_layer, merge, override_layer
 from imc_agents.config.load import Resolved, resolve

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
-from imc_agents.bench.report_document import Cell, Document, Head, Sheet, fitting
+from imc_agents.bench.report.document import Cell, Document, Head, Sheet, fitting
 
 __all__ = ["latex", "latex_escape", "markdown"]
 

@@ -1,0 +1,1 @@
+"""Reports of the robustness benchmark: scores, statistics, tables, pictures, and two runs compared."""
