@@ -1,8 +1,8 @@
 """The published corruptions, for a Python that has ``medmnistc`` and ``imagecorruptions``; as a script, their times.
 
 It runs apart from this package, in that other Python, and imports nothing of it. As a script it takes the path of an
-``.npy`` image, reads one JSON line a request from stdin, ``{"suite", "name", "table", "severity", "seed", "repeats"}``, and
-answers each with the milliseconds of every repeat, or with the error.
+``.npy`` image, reads one JSON line a request from stdin with ``suite``, ``name``, ``table``, ``severity``, ``seed`` and
+``repeats``, and answers each with the milliseconds of every repeat, or with the error.
 """
 
 from __future__ import annotations

@@ -178,7 +178,7 @@ def _speed(
             theirs += other if not isinstance(other, str) else []
     ms = statistics.median(mine)
     if isinstance(other, str) or not theirs:
-        return NoiseSpeed(spec.suite, spec.name, ms, error=other or None)
+        return NoiseSpeed(spec.suite, spec.name, ms, error=other if isinstance(other, str) else None)
     published_ms = statistics.median(theirs)
     return NoiseSpeed(spec.suite, spec.name, ms, published_ms, published_ms / ms)
 

@@ -85,14 +85,15 @@ def bubble(
         radius = (3 + int(size * (largest - 2))) * factor
         edge = min(radius, (min(height, width) - 1) / 2)
         centre = (round(_between(across, edge, width - edge)), round(_between(down, edge, height - edge)))
-        cv2.circle(rims, centre, max(1, round(radius + 2 * factor)), _RIM_ALPHA, cv2.FILLED)
-        cv2.circle(inside, centre, max(1, round(radius)), _ALPHA, cv2.FILLED)
-    # Inside any bubble there is no rim of another one.
-    np.copyto(rims, _ALPHA, where=inside > 0)
-    clear = 255 - rims
-    layers: Any = cv2.split(image) if image.ndim == 3 else [image]
-    made = [cv2.add(cv2.multiply(layer, clear, scale=1 / 255), rims) for layer in layers]
-    return cv2.merge(made)  # pyright: ignore[reportReturnType]
+        cv2.circle(rims, centre, max(1, round(radius + 2 * factor)), 255, cv2.FILLED)
+        cv2.circle(inside, centre, max(1, round(radius)), 255, cv2.FILLED)
+    covered = image.copy()
+    levels = np.arange(256)
+    # The inside of a bubble goes on top of the rims of others.
+    for mask, alpha in ((rims, _RIM_ALPHA), (inside, _ALPHA)):
+        through = (levels + (255 - levels) * alpha / 255 + 0.5).astype(np.uint8)
+        cv2.copyTo(cv2.LUT(image, through), mask, covered)
+    return covered
 
 
 def black_corner(image: NDArray[np.uint8], strength: float, *_: Any) -> NDArray[np.uint8]:
@@ -121,18 +122,20 @@ def characters(
         random: Draws words, places and colours.
     """
     import cv2
+    import numpy as np
 
     most_words, most_letters, largest = strength
     factor = scale(image)
     height, width = image.shape[:2]
     count = 1 + int(random.random() * most_words)
-    drawn = random.random((_MOST_WORDS, 4))
-    letters = random.integers(0, 26, (_MOST_WORDS, _MOST_LETTERS))
-    colours = random.integers(0, 256, (_MOST_WORDS, 3))
+    # Length, size, place and colour of each word, and its letters.
+    drawn = random.random((_MOST_WORDS, 7 + _MOST_LETTERS))
+    colours = (drawn[:, 4:7] * 256).astype(np.uint8)
+    letters = (drawn[:, 7:] * 26).astype(np.uint8) + ord("a")
     written = image.copy()
-    for (length, size, across, down), text, colour in zip(drawn[:count], letters, colours, strict=False):
+    for (length, size, across, down), colour, text in zip(drawn[:count, :4], colours, letters, strict=False):
         number = 3 + int(length * (most_letters - 2))
-        word = "".join(chr(ord("a") + letter) for letter in text[:number])
+        word = text[:number].tobytes().decode()
         font = max(0.14, (14 + int(size * (round(largest * 100) - 13))) / 100 * factor)
         edge = _MARGIN * factor
         left = round(_between(across, edge, width - 8 * number * factor))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,6 +10,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = ["gaussian", "shot"]
+
+_START_BITS = 10
 
 
 def gaussian(image: NDArray[np.uint8], strength: float, random: np.random.Generator) -> NDArray[np.uint8]:
@@ -34,7 +37,29 @@ def shot(image: NDArray[np.uint8], strength: float, random: np.random.Generator)
 def _poisson_quantile(
     uniform: NDArray[np.float32], image: NDArray[np.uint8], photons: float
 ) -> NDArray[np.float32]:
-    """The smallest count whose cumulative Poisson probability reaches the draw; a table for each of 256 intensities."""
+    """The smallest count whose cumulative Poisson probability reaches the draw."""
+    import numpy as np
+
+    line, starts = _poisson_line(photons)
+    wanted = (np.minimum(uniform, 1 - 1e-7).astype(np.float64) + image).ravel()
+    found = starts[
+        (image.ravel().astype(np.int32) << _START_BITS) + (uniform.ravel() * (1 << _START_BITS)).astype(int)
+    ]
+    below = np.flatnonzero(line[found] < wanted)
+    while below.size:
+        found[below] += 1
+        below = below[line[found[below]] < wanted[below]]
+    most = len(line) // 256 - 1
+    counts = np.minimum(found - image.ravel().astype(np.int64) * (most + 1), most)
+    return counts.astype(np.float32).reshape(image.shape)
+
+
+@lru_cache(maxsize=8)
+def _poisson_line(photons: float) -> tuple[NDArray[np.floating], NDArray[np.int64]]:
+    """One sorted line of the tables of all 256 intensities v, each in (v, v + 1], and where to start a search in it.
+
+    The starts are for each intensity and the first ten bits of the draw; few steps are left from there.
+    """
     import numpy as np
 
     rates = np.arange(256, dtype=np.float64) / 255 * photons
@@ -45,10 +70,9 @@ def _poisson_quantile(
         log_pmf = counts * np.log(rates[:, None]) - rates[:, None] - log_factorial
     log_pmf[0] = np.where(counts == 0, 0.0, -np.inf)
     cumulative = np.cumsum(np.exp(log_pmf), axis=1)
-    # One sorted line of all tables: the table of intensity v lies in (v, v + 1].
-    line = (np.minimum(cumulative, 1 - 1e-9) + np.arange(256)[:, None]).ravel()
-    found = np.searchsorted(line, np.minimum(uniform, 1 - 1e-7).astype(np.float64) + image)
-    return np.minimum(found - image.astype(np.int64) * (most + 1), most).astype(np.float32)
+    line = (np.minimum(cumulative, 1 - 1e-9) + np.arange(256.0)[:, None]).ravel()
+    starts = np.searchsorted(line, np.arange(256 << _START_BITS) / (1 << _START_BITS))
+    return line, np.asarray(starts, np.int64)
 
 
 def _to_bytes(intensity: NDArray[np.floating]) -> NDArray[np.uint8]:

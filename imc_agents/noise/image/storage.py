@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["boxes", "jpeg", "jpeg_compression", "pixelate"]
+__all__ = ["jpeg", "jpeg_compression", "pixelate"]
 
 
 def jpeg(image: NDArray[np.uint8], strength: float, *_: Any) -> NDArray[np.uint8]:
@@ -32,21 +32,6 @@ def pixelate(image: NDArray[np.uint8], strength: float, *_: Any) -> NDArray[np.u
     small = (max(1, int(width * strength)), max(1, int(height * strength)))
     picture = Image.fromarray(image).resize(small, Image.Resampling.BOX)
     return np.asarray(picture.resize((width, height), Image.Resampling.NEAREST))
-
-
-def boxes(image: NDArray[np.uint8], strength: float, *_: Any) -> NDArray[np.uint8]:
-    """Reduce to the share ``strength`` of the resolution and enlarge again, as MedMNIST-C and ImageNet-C do.
-
-    The same as ``pixelate``, with a cheaper way up.
-    """
-    import cv2
-    import numpy as np
-    from PIL import Image
-
-    height, width = image.shape[:2]
-    small = (max(1, int(width * strength)), max(1, int(height * strength)))
-    reduced = np.asarray(Image.fromarray(image).resize(small, Image.Resampling.BOX))
-    return cv2.resize(reduced, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)  # pyright: ignore[reportReturnType]
 
 
 def jpeg_compression(image: NDArray[np.uint8], strength: float, *_: Any) -> NDArray[np.uint8]:

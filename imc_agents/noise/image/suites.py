@@ -25,7 +25,7 @@ Function = Callable[..., "NDArray[np.uint8]"]
 _ORGANS = ("organamnist", "organcmnist", "organsmnist")
 
 _MEDMNIST_C: dict[str, tuple[Function, str, str]] = {
-    "pixelate": (storage.boxes, "compression", "low resolution"),
+    "pixelate": (storage.pixelate, "compression", "low resolution"),
     "jpeg_compression": (storage.jpeg_compression, "compression", "strong JPEG compression"),
     "gaussian_noise": (grain.gaussian_noise, "sensor noise", "noise of the detector"),
     "speckle_noise": (grain.speckle_noise, "sensor noise", "interference, as in ultrasound"),
@@ -56,7 +56,7 @@ _MEDIMETA_C: dict[str, tuple[Function, str, str]] = {
     "zoom_blur": (blur.zoom_blur, "blur", "motion towards the subject"),
     "defocus_blur": (blur.defocus_blur, "blur", "out of focus"),
     "glass_blur": (blur.glass_blur, "blur", "frosted glass"),
-    "pixelate": (storage.boxes, "compression", "low resolution"),
+    "pixelate": (storage.pixelate, "compression", "low resolution"),
     "snow": (weather.snow, "weather", "snow that falls"),
     "frost": (weather.frost, "weather", "crystals of ice over the image"),
     "fog": (weather.fog, "weather", "fog"),
