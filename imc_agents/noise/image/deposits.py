@@ -48,7 +48,7 @@ def stain_deposit(
     heights = random.normal(0, 0.07, (_MOST_MARKS, 4, 1))
     phases = random.uniform(0, 2 * np.pi, (_MOST_MARKS, 4, 1))
     stained = image.copy()
-    for place, high, phase in zip(places[:count], heights, phases, strict=False):
+    for place, high, phase in zip(places[:count].tolist(), heights, phases, strict=False):
         rim = 1 + (high * np.cos(waves * angles + phase)).sum(axis=0)
         breadth = factor * (area / np.pi) ** 0.5
         # OpenCV fills the pixels under the outline too, which is half a pixel more all around.
@@ -81,7 +81,7 @@ def bubble(
     count = 7 + int(random.random() * (most - 6))
     drawn = random.random((_MOST_BUBBLES, 3))
     inside, rims = np.zeros((2, height, width), np.uint8)
-    for size, across, down in drawn[:count]:
+    for size, across, down in drawn[:count].tolist():
         radius = (3 + int(size * (largest - 2))) * factor
         edge = min(radius, (min(height, width) - 1) / 2)
         centre = (round(_between(across, edge, width - edge)), round(_between(down, edge, height - edge)))
@@ -133,7 +133,9 @@ def characters(
     colours = (drawn[:, 4:7] * 256).astype(np.uint8)
     letters = (drawn[:, 7:] * 26).astype(np.uint8) + ord("a")
     written = image.copy()
-    for (length, size, across, down), colour, text in zip(drawn[:count, :4], colours, letters, strict=False):
+    for (length, size, across, down), colour, text in zip(
+        drawn[:count, :4].tolist(), colours, letters, strict=False
+    ):
         number = 3 + int(length * (most_letters - 2))
         word = text[:number].tobytes().decode()
         font = max(0.14, (14 + int(size * (round(largest * 100) - 13))) / 100 * factor)
