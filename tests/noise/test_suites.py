@@ -32,13 +32,12 @@ TABLES = {
 }
 
 # Published steps that are not harsher than the one before: the field of view of severity 5 is wider than that of 4,
-# one round of glass follows two, and frost covers less of the image's own light at the end.
+# glass has 2, 1, 3, 2 and 2 rounds, and the weights of image and frost come closer to 1 in their sum at 4.
 NOT_HARSHER = {
     ("medmnist-c/black_corner", "dermamnist", 5),
     ("medimeta-c/glass_blur", None, 2),
     ("medimeta-c/glass_blur", None, 4),
     ("medimeta-c/frost", None, 4),
-    ("medimeta-c/frost", None, 5),
 }
 
 
