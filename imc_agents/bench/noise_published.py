@@ -1,8 +1,8 @@
 """The published corruptions, for a Python that has ``medmnistc`` and ``imagecorruptions``; as a script, their times.
 
 It runs apart from this package, in that other Python, and imports nothing of it. As a script it takes the path of an
-``.npy`` image, reads one JSON line a request from stdin with ``suite``, ``name``, ``table``, ``severity``, ``seed`` and
-``repeats``, and answers each with the milliseconds of every repeat, or with the error.
+``.npy`` image, reads one JSON line a request from stdin with ``suite``, ``name``, ``table``, ``severities``, ``seed``
+and ``repeats``, and answers each with the milliseconds of every repeat, a mean over the severities, or with the error.
 """
 
 from __future__ import annotations
@@ -71,14 +71,15 @@ def _serve() -> None:
     image = np.load(sys.argv[1], allow_pickle=False)
     for line in sys.stdin:
         request = json.loads(line)
-        repeats = request.pop("repeats")
+        repeats, severities = request.pop("repeats"), request.pop("severities")
         try:
-            corruption = published(**request)
+            corruptions = [published(**request, severity=severity) for severity in severities]
             times: list[float] = []
             for _ in range(repeats):
                 started = time.perf_counter()
-                corruption(image)
-                times.append(1000 * (time.perf_counter() - started))
+                for corruption in corruptions:
+                    corruption(image)
+                times.append(1000 * (time.perf_counter() - started) / len(corruptions))
             answer: dict[str, Any] = {"ms": times}
         except Exception as error:  # whatever the package fails with belongs into the table
             answer = {"error": f"{type(error).__name__}: {error}"}

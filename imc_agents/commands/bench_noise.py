@@ -36,7 +36,7 @@ def bench_noise(
     ] = None,
     turns: Annotated[int, typer.Option("--turns", min=1, help="How often ours and theirs take turns.")] = 5,
 ) -> None:
-    """Measure the milliseconds of every corruption of an image at severity 3, beside the published code.
+    """Measure the milliseconds of every corruption of an image, beside the published code.
 
     A table on a terminal; one JSON line a corruption when piped.
     """

@@ -30,7 +30,12 @@ def pixelate(image: NDArray[np.uint8], strength: float, *_: Any) -> NDArray[np.u
 
     height, width = image.shape[:2]
     small = (max(1, int(width * strength)), max(1, int(height * strength)))
-    picture = Image.fromarray(image).resize(small, Image.Resampling.BOX)
+    picture = Image.fromarray(image)
+    if width % small[0] == 0 and height % small[1] == 0:
+        # The same mean, rounded once instead of once a direction, and twice as quick.
+        picture = picture.reduce((width // small[0], height // small[1]))
+    else:
+        picture = picture.resize(small, Image.Resampling.BOX)
     return np.asarray(picture.resize((width, height), Image.Resampling.NEAREST))
 
 
