@@ -124,7 +124,7 @@ def measure_speed(
     image: NDArray[np.uint8],
     *,
     oracle: str | None = None,
-    turns: int = 5,
+    turns: int = 9,
     repeats: int = 20,
     tell: Callable[[NoiseSpeed], None] | None = None,
 ) -> list[NoiseSpeed]:

@@ -34,7 +34,7 @@ def bench_noise(
             help="A Python with medmnistc and imagecorruptions, to time them in turns.",
         ),
     ] = None,
-    turns: Annotated[int, typer.Option("--turns", min=1, help="How often ours and theirs take turns.")] = 5,
+    turns: Annotated[int, typer.Option("--turns", min=1, help="How often ours and theirs take turns.")] = 9,
 ) -> None:
     """Measure the milliseconds of every corruption of an image, beside the published code.
 
