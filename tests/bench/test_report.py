@@ -227,6 +227,15 @@ def test_questions_without_an_image_are_not_missed_under_noise_of_images(run: Be
     assert row_of(report.panels[0], "imc").drops["gaussian"].value == pytest.approx(expected)
 
 
+def test_a_run_of_which_nothing_was_scored_is_reported_as_that() -> None:
+    run = made_run(4, severities=(1,))
+    lost = [replace(outcome, reply=None, status="data_error") for outcome in run.outcomes]
+    document = report_document(summarise_run(replace(run, outcomes=tuple(lost))))
+    shown = drawn(document, 200)
+    assert "none was not scored on all of typo" in shown
+    assert "data_error" in shown
+
+
 def test_a_noise_that_costs_nothing_leaves_nothing_to_win_back() -> None:
     run = made_run(40, methods=("none", "imc"), severities=(1,))
     easy = [replace(outcome, reply=outcome.answer) for outcome in run.outcomes]

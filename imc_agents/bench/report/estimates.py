@@ -206,7 +206,7 @@ def _average(
     """The mean over noises of the mean over their severities; None where a noise has none of those asked for."""
     import numpy as np
 
-    if not all(steps.values()):
+    if not steps or not all(steps.values()):
         return None
     parts = {noise: [found.columns[Cell(method, noise, step)] for step in steps[noise]] for noise in steps}
     columns = [column for part in parts.values() for column in part]
