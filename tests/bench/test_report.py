@@ -230,7 +230,7 @@ def test_questions_without_an_image_are_not_missed_under_noise_of_images(run: Be
 def test_a_run_of_which_nothing_was_scored_is_reported_as_that() -> None:
     run = made_run(4, severities=(1,))
     lost = [replace(outcome, reply=None, status="data_error") for outcome in run.outcomes]
-    document = report_document(summarise_run(replace(run, outcomes=tuple(lost))))
+    document = report_document(summarise_run(replace(run, outcomes=tuple(lost)), ["accuracy"]))
     shown = drawn(document, 200)
     assert "none was not scored on all of typo" in shown
     assert "data_error" in shown

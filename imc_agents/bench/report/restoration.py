@@ -55,7 +55,7 @@ class Restoration:
 
 
 def restorations(parts: Mapping[tuple[str, str], Sequence[Outcome]]) -> Iterator[Restoration]:
-    """Measure what became of the texts, for each model and data set that has text noises.
+    """Measure what became of the texts, for each model and data set that has text noises and texts to measure.
 
     Failures of the infrastructure or of the data are left out. Methods that leave every text as it came are left out
     too, but for the first, which shows what the noise did.
@@ -69,6 +69,8 @@ def restorations(parts: Mapping[tuple[str, str], Sequence[Outcome]]) -> Iterator
             for outcome in outcomes
             if outcome.noise in (*noises, CLEAN) and outcome.status not in NOT_SCORED
         ]
+        if not chosen:
+            continue
         methods = [
             method
             for at, method in enumerate(methods_of(chosen))
