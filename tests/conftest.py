@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -28,6 +29,18 @@ T = TypeVar("T")
 # Whoever starts the tests in the background may have them ignore Ctrl-C, and with them every program they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that have slow tests, so that no process has one of them left when the others are done."""
+    tests = Counter(item.path for item in items)
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(
+        key=lambda item: (
+            (0, tests[item.path]) if item.path in slow else (1, -tests[item.path]),
+            str(item.path),
+        )
+    )
 
 
 class Outcome(NamedTuple):

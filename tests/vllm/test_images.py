@@ -209,7 +209,7 @@ def test_the_robustness_benchmark_on_images(tinymed: Address, place: Path) -> No
     command = [sys.executable, str(ROOT / "cli.py"), "bench", "run", "-c", "bench.yaml"]
     done = subprocess.run(command, cwd=place, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
-    run = read_run(Path(json.loads(done.stdout)["folder"]))
+    run = read_run(place / json.loads(done.stdout)["folder"])
     assert run.complete
     assert len(run.outcomes) == 8 * 2 * 4
     found = {(o.noise, o.method, o.sample): o for o in run.outcomes}
