@@ -216,7 +216,8 @@ def test_the_robustness_benchmark_on_images(tinymed: Address, place: Path) -> No
     for (noise, method, sample), outcome in found.items():
         assert outcome.reply
         if method != "median":  # which smooths the noise away that calibration is to see
-            assert outcome.image_noise == noise
+            # A bank of sixty images may find a clean one far from all it knows, and leaves that alone as well.
+            assert outcome.image_noise in (("gaussian",) if noise == "gaussian" else ("clean", "unknown"))
         changed = outcome.image_operator not in (None, "identity")
         assert changed == (noise == "gaussian" and method in ("pdc", "imc"))
         if noise == "clean" and outcome.refined == outcome.question and method in ("pdc", "imc"):
