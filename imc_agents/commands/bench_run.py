@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["bench_run", "resume_bench"]
 
-_IMAGES, _RESPONSES = "images", "cache/responses.db"
+_IMAGES, _RESPONSES, _UNPACKED = "images", "responses.db", "unpacked"
 _INTERRUPTED = 130
 
 
@@ -45,7 +45,7 @@ def bench_run(
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="Name of the run instead: name.")] = None,
     cache: Annotated[
-        bool, typer.Option("--cache/--no-cache", help="Take replies that are known from the response cache.")
+        bool, typer.Option("--cache/--no-cache", help="Keep replies, so that the same call is made once.")
     ] = True,
     concurrency: Annotated[
         int | None, typer.Option("--concurrency", "-j", min=1, help="Questions in flight: run.concurrency.")
@@ -65,6 +65,9 @@ def bench_run(
 
     A run folder keeps everything: `imc resume` goes on after an interruption, `imc bench report` prints the tables.
     """
+    from contextlib import nullcontext
+    from tempfile import TemporaryDirectory
+
     from imc_agents.bench.matrix.load import load_data, with_absolute_paths, with_limit
     from imc_agents.bench.matrix.schema import load_benchmark
 
@@ -80,7 +83,11 @@ def bench_run(
     }
     benchmark = load_benchmark(config, [*(overrides or ()), *set_values(shortcuts)])
     benchmark = with_absolute_paths(with_limit(benchmark, limit))
-    data, problems = load_data(benchmark, _unpacked(benchmark))
+    directory = Path(benchmark.settings.run.directory)
+    with (
+        TemporaryDirectory(prefix="imc-bench-") if dry_run else nullcontext(_unpacked(directory)) as unpacked
+    ):
+        data, problems = load_data(benchmark, Path(unpacked))
     for problem in problems:
         typer.echo(f"imc: warning: {problem}", err=True)
     if dry_run:
@@ -111,12 +118,21 @@ def resume_bench(
 
     benchmark = load_benchmark(folder / CONFIG, overrides)
     if read_manifest(folder).state != "finished" or retry_errors:
-        _make_images(folder, benchmark, load_data(benchmark, _unpacked(benchmark))[0], quiet=quiet)
+        _make_images(folder, benchmark, load_data(benchmark, _unpacked(folder.parent))[0], quiet=quiet)
     _carry_out(folder, benchmark, quiet=quiet, retry_errors=retry_errors, output=output)
 
 
-def _unpacked(benchmark: Benchmark) -> Path:
-    return Path(benchmark.settings.run.directory) / "cache" / "images"
+def _unpacked(directory: Path) -> Path:
+    """Where images are kept that lie inside other files; like a run folder for its owner alone, and shared by runs."""
+    from imc_agents.errors import UsageError
+
+    folder = directory / _UNPACKED
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        cure = "choose another place with --set run.directory=DIR"
+        raise UsageError(f"{folder}: cannot be made ({error.strerror}); {cure}") from error
+    return folder
 
 
 def _check_models(benchmark: Benchmark) -> None:
@@ -196,12 +212,11 @@ def _carry_out(
     from imc_agents.bench.matrix.run import MatrixRefiner
 
     settings = benchmark.settings
-    responses = Path(settings.run.directory).absolute() / _RESPONSES if settings.cache else None
     refiner = MatrixRefiner(
         benchmark.methods,
         {name: resolved.config for name, resolved in benchmark.models.items()},
         folder / _IMAGES,
-        responses,
+        folder / _RESPONSES if settings.cache else None,
     )
 
     def report(result: RunResult) -> None:

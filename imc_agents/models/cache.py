@@ -1,7 +1,9 @@
 """Keeps replies of models on disk, so that no call is paid for twice: not by another method, and not after a crash.
 
 The key holds everything that a reply depends on: model and revision, messages with the bytes of their images or the
-digest of their features, sampling and schema. Two variants of an image therefore never share a reply.
+digest of their features, sampling and schema. Two variants of an image therefore never share a reply. What a server
+says of its model is a name and a path, though, the same for other weights there and with a calibration inside: a file
+is for one run, and each model of the run has a scope of its own.
 """
 
 from __future__ import annotations
@@ -95,11 +97,13 @@ class CachedBackend:
     Attributes:
         inner: The backend.
         responses: Where replies are kept.
+        scope: Replies are shared within it only.
         identity: Model and revision, known once it is open.
     """
 
     inner: Backend
     responses: Responses
+    scope: str = ""
     identity: tuple[str, str] = ("", "")
 
     async def open(self) -> Capabilities:
@@ -112,7 +116,7 @@ class CachedBackend:
         self, messages: Sequence[Message], *, sampling: Sampling, schema: dict[str, Any] | None = None
     ) -> Generation:
         """Answer a chat, from the file where the very same was asked before."""
-        key = _key(self.identity, messages, sampling, schema)
+        key = _key((self.scope, *self.identity), messages, sampling, schema)
         known = self.responses.get(key)
         if known is None:
             known = await self.inner.generate(messages, sampling=sampling, schema=schema)
@@ -136,7 +140,7 @@ class CachedBackend:
 
 
 def _key(
-    identity: tuple[str, str],
+    identity: tuple[str, ...],
     messages: Sequence[Message],
     sampling: Sampling,
     schema: dict[str, Any] | None,

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import cli
 from imc_agents.bench.matrix.images import write_images
 from imc_agents.bench.matrix.layout import Case, cases, image_jobs, place_of
 from imc_agents.bench.matrix.load import load_data, with_limit
@@ -33,9 +34,10 @@ from imc_agents.bench.matrix.store import read_run
 from imc_agents.config.keys import describe, schema_keys
 from imc_agents.errors import ConfigError, UsageError
 from imc_agents.runs.store import RunStore, list_runs
-from tests.vision.tinymed import SCANS
+from tests.vision.tinymed import SCANS, SHARED
 
 ROOT = Path(__file__).parents[2]
+PNEUMONIA = SHARED / "data" / "pneumoniamnist" / "pneumoniamnist.npz"
 QUESTIONS = (
     ("Is there evidence of pneumothorax in the left lung?", "no"),
     ("Does the liver contain a large cyst?", "yes"),
@@ -313,6 +315,28 @@ def test_a_run_that_is_killed_and_resumed_has_the_report_of_an_undisturbed_one(t
     with RunStore(undisturbed) as store:
         kinds = {event.type for _, event in store.all_events()}
     assert "merged" in kinds, "the agents take part"
+
+
+@pytest.mark.skipif(not PNEUMONIA.is_file(), reason=f"needs {PNEUMONIA}; set IMC_SHARED")
+def test_images_of_arrays_are_kept_from_others_and_a_dry_run_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = {"question": "Does this chest x-ray show pneumonia?", "answers": ["no", "yes"], "limit": 3}
+    data = {"pneumonia": {"format": "medmnist", "path": str(PNEUMONIA), **asked}}
+    path = described(tmp_path, datasets=data, noises=["gaussian"], methods=["none"])
+    assert cli.run(["bench", "run", "-c", str(path), "--dry-run"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 3 * 2
+    assert not (tmp_path / "runs").exists()
+    # The embedded model has no eyes, so that each row is an error of the data; what counts here are the files.
+    assert cli.run(["bench", "run", "-c", str(path), "--quiet"]) == 3
+    unpacked = tmp_path / "runs" / "unpacked"
+    assert len(list(unpacked.rglob("*.png"))) == 3
+    assert unpacked.stat().st_mode & 0o077 == 0
+    (run,) = list_runs(tmp_path / "runs")
+    assert {(o.status, o.answer) for o in read_run(run).outcomes} <= {
+        ("data_error", "no"),
+        ("data_error", "yes"),
+    }
 
 
 def reference_table() -> str:

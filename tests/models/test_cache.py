@@ -46,7 +46,7 @@ class Counting:
         return Generation(text, {"call": len(self.calls)} if schema else None, Usage(7, 2, 5.0))
 
     async def score(self, context: str, texts: Sequence[str]) -> tuple[list[Score], Usage]:
-        raise NotImplementedError
+        raise AssertionError("no test scores")
 
     async def close(self) -> None:
         pass
@@ -60,7 +60,7 @@ def ask(
 
     async def scenario() -> list[Generation]:
         responses = Responses(path)
-        backend = CachedBackend(inner, responses)
+        backend = CachedBackend(inner, responses, options.get("scope", ""))
         await backend.open()
         try:
             sampling = options.get("sampling", Sampling())
@@ -125,6 +125,7 @@ def test_whatever_a_reply_depends_on_is_in_the_key(tmp_path: Path) -> None:
         (ASKED, {"sampling": Sampling(temperature=0.5, seed=2)}),
         (ASKED, {"schema": {"type": "object"}}),
         (ASKED, {"inner": Counting(revision="2")}),
+        (ASKED, {"scope": "the same server, started with a calibration"}),
     ]
     for message, options in different:
         _, inner = ask(path, message, **options)

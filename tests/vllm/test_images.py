@@ -223,7 +223,7 @@ def test_the_robustness_benchmark_on_images(tinymed: Address, place: Path) -> No
         if noise == "clean" and outcome.refined == outcome.question and method in ("pdc", "imc"):
             assert outcome.reply == found[noise, "none", sample].reply
     # Methods read different features: what calibration did shows in the calls that were kept.
-    replies = place / "runs" / "cache" / "responses.db"
+    replies = run.folder / "responses.db"
     connection = sqlite3.connect(replies)
     (calls,) = connection.execute("SELECT COUNT(*) FROM replies").fetchone()
     connection.close()

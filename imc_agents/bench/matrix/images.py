@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Any
 from imc_agents.bench.filters import filtered
 from imc_agents.bench.outcomes import CLEAN
 from imc_agents.errors import ImcError
+from imc_agents.noise.output import written
 from imc_agents.noise.pool import open_workers, usable_cores
 
 __all__ = ["ImageJob", "Look", "write_images"]
@@ -96,6 +96,7 @@ def write_images(
 
 def _write(job: ImageJob, *, folder: Path, size: int, seed: int) -> str:
     import numpy as np
+    from PIL import Image
 
     from imc_agents.noise.registry import get_noise
     from imc_agents.vision.reading import read_image
@@ -115,17 +116,6 @@ def _write(job: ImageJob, *, folder: Path, size: int, seed: int) -> str:
                 clean, look.severity, seed=seed, sample_id=job.name, dataset=job.dataset, **options
             )
         image = filtered(noisy[key], look.filter) if look.filter else noisy[key]
-        _save(image, folder / look.target)
+        with written(folder / look.target) as stream:
+            Image.fromarray(image).save(stream, "PNG")
     return ""
-
-
-def _save(image: Any, target: Path) -> None:
-    from PIL import Image
-
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        Image.fromarray(image).save(temporary, "PNG")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from imc_agents.agents.refiner import Refiner
@@ -62,7 +63,7 @@ class MatrixRefiner:
                 config.model_copy(
                     update={"pdc": config.pdc.model_copy(update={"images": str(images.absolute())})}
                 ),
-                create=self._create,
+                create=partial(self._create, name),
             )
             for name, config in models.items()
         }
@@ -91,7 +92,7 @@ class MatrixRefiner:
         for name, refiner in self._refiners.items():
             found |= {f"{name}/{backend}": what for backend, what in (await refiner.open()).items()}
             if any(method.text == _REWRITE for method in self._methods.values()):
-                self._writers[name] = self._create(self._configs[name].backends["default"])
+                self._writers[name] = self._create(name, self._configs[name].backends["default"])
                 await self._writers[name].open()
         return found
 
@@ -142,9 +143,9 @@ class MatrixRefiner:
         if self._responses is not None:
             self._responses.close()
 
-    def _create(self, spec: BackendConfig) -> Backend:
+    def _create(self, model: str, spec: BackendConfig) -> Backend:
         backend = create_backend(spec)
-        return backend if self._responses is None else CachedBackend(backend, self._responses)
+        return backend if self._responses is None else CachedBackend(backend, self._responses, model)
 
     async def _text(self, place: Place, question: str, step: TextStep, record: Recorder) -> Refinement:
         """Take the question through a text step; what is the same for many rows is done once, and traced in each."""
