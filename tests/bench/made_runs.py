@@ -68,7 +68,7 @@ def _sample(
                 kind=kind,
                 question=question,
                 noisy=noisy,
-                refined=question if restored else noisy,
+                refined=question if restored and not lost else noisy,
                 answer=answer,
                 reply=None if lost else answer if right else wrong,
                 status=chance.choice(("infra_error", "timeout", "model_error")) if lost else "ok",

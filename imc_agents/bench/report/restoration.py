@@ -9,10 +9,12 @@ from functools import lru_cache
 from imc_agents.bench.outcomes import CLEAN, NOT_SCORED, Outcome
 from imc_agents.bench.report.scores import methods_of, noises_of
 from imc_agents.bench.report.stats import bootstrap_sums, divided, percentiles
+from imc_agents.refinement import Status
 from imc_agents.text.metrics import Interval, WordErrors, word_errors
 
 __all__ = ["Restoration", "Restored", "restorations"]
 
+_NO_TEXT = frozenset[Status]((*NOT_SCORED, "model_error"))
 _SUMS = ("texts", "exact", "words", "errors", "before")
 
 
@@ -57,8 +59,8 @@ class Restoration:
 def restorations(parts: Mapping[tuple[str, str], Sequence[Outcome]]) -> Iterator[Restoration]:
     """Measure what became of the texts, for each model and data set that has text noises and texts to measure.
 
-    Failures of the infrastructure or of the data are left out. Methods that leave every text as it came are left out
-    too, but for the first, which shows what the noise did.
+    Rows that failed are left out, also those with an unusable reply: no refined text is kept of them. Methods that leave
+    every text as it came are left out too, but for the first, which shows what the noise did.
     """
     for (model, dataset), outcomes in parts.items():
         noises = [noise.name for noise in noises_of(outcomes) if noise.modality == "text"]
@@ -67,7 +69,7 @@ def restorations(parts: Mapping[tuple[str, str], Sequence[Outcome]]) -> Iterator
         chosen = [
             outcome
             for outcome in outcomes
-            if outcome.noise in (*noises, CLEAN) and outcome.status not in NOT_SCORED
+            if outcome.noise in (*noises, CLEAN) and outcome.status not in _NO_TEXT
         ]
         if not chosen:
             continue
