@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from imc_agents.commands.options import IdFieldOption, QuestionFieldOption
 from imc_agents.errors import UsageError
 
 if TYPE_CHECKING:
@@ -79,13 +80,8 @@ def noise_apply(
             help="Bring the shorter side of image files to this before the noise; as they are by default.",
         ),
     ] = None,
-    question_field: Annotated[
-        str | None,
-        typer.Option("--question-field", help="Field with the question; default question, text or query."),
-    ] = None,
-    id_field: Annotated[
-        str | None, typer.Option("--id-field", help="Field with the id; default id or qid, else row numbers.")
-    ] = None,
+    question_field: QuestionFieldOption = None,
+    id_field: IdFieldOption = None,
     workers: Annotated[
         int | None, typer.Option("--workers", "-j", min=1, help="Processes; one a core by default.")
     ] = None,

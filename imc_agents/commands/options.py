@@ -17,8 +17,10 @@ __all__ = [
     "BackendOption",
     "BaseUrlOption",
     "ConfigOption",
+    "IdFieldOption",
     "ModelOption",
     "ProfileOption",
+    "QuestionFieldOption",
     "SetOption",
     "backend_keys",
     "check_backends",
@@ -66,6 +68,14 @@ ModelOption = Annotated[str | None, typer.Option("--model", help="Model of the d
 BaseUrlOption = Annotated[
     list[str] | None,
     typer.Option("--base-url", help="Where the default backend's server listens; repeatable for vllm."),
+]
+
+QuestionFieldOption = Annotated[
+    str | None,
+    typer.Option("--question-field", help="Field with the question; default question, text or query."),
+]
+IdFieldOption = Annotated[
+    str | None, typer.Option("--id-field", help="Field with the id; default id or qid, else row numbers.")
 ]
 
 

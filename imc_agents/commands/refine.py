@@ -14,8 +14,10 @@ from imc_agents.commands.options import (
     BackendOption,
     BaseUrlOption,
     ConfigOption,
+    IdFieldOption,
     ModelOption,
     ProfileOption,
+    QuestionFieldOption,
     SetOption,
     backend_keys,
     check_backends,
@@ -50,13 +52,8 @@ def refine(
     format: Annotated[
         str | None, typer.Option("--format", help="jsonl, csv, tsv or parquet, whatever the file is called.")
     ] = None,
-    question_field: Annotated[
-        str | None,
-        typer.Option("--question-field", help="Field with the question; default question, text or query."),
-    ] = None,
-    id_field: Annotated[
-        str | None, typer.Option("--id-field", help="Field with the id; default id or qid, else row numbers.")
-    ] = None,
+    question_field: QuestionFieldOption = None,
+    id_field: IdFieldOption = None,
     limit: Annotated[
         int | None, typer.Option("--limit", "-n", min=1, help="Take the first N rows only.")
     ] = None,

@@ -33,6 +33,7 @@ __all__ = [
     "broken_row",
     "check_row",
     "choose_fields",
+    "encodable",
     "raw_values",
     "refuse_utf16",
     "survey",
@@ -223,7 +224,7 @@ def check_row(
         error = f"{where}: field {question_field!r} is missing; add it to this row, which has: {listed}"
     elif not isinstance(value, str):
         error = f"{where}: field {question_field!r} is {_kind(value)}; make it a text"
-    elif not _encodable(value):
+    elif not encodable(value):
         error = f"{where}: field {question_field!r} holds half of a surrogate pair; write whole characters"
     else:
         question, error = value, None
@@ -290,7 +291,7 @@ def _own_id(index: int, fields: Mapping[str, Any], id_field: str | None) -> tupl
         return _made_id(index), ()
     value = fields.get(id_field)
     usable = isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value))
-    if not usable or isinstance(value, bool) or not str(value).strip() or not _encodable(str(value)):
+    if not usable or isinstance(value, bool) or not str(value).strip() or not encodable(str(value)):
         return _made_id(index), ("missing_id",)
     return str(value), ()
 
@@ -299,7 +300,8 @@ def _made_id(index: int) -> str:
     return f"row-{index + 1:06d}"
 
 
-def _encodable(text: str) -> bool:
+def encodable(text: str) -> bool:
+    """Whether a text can be stored: JSON lets half of a surrogate pair through, UTF-8 does not."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
+from imc_agents.data.rows import encodable
 from imc_agents.data.sets.records import DataSet, Kind, Problem, Sample
 from imc_agents.errors import UsageError
 
@@ -217,30 +218,21 @@ def _unusable(value: object, *, number: bool) -> str:
     if isinstance(value, str):
         if not value.strip():
             return "is empty"
-        return "" if _encodable(value) else "holds half of a surrogate pair"
+        return "" if encodable(value) else "holds half of a surrogate pair"
     if number and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         return ""
     return f"is {_shown(value)}, no text"
 
 
 def _inside(name: object) -> bool:
-    if not isinstance(name, str) or not name.strip() or "\0" in name or not _encodable(name):
+    if not isinstance(name, str) or not name.strip() or "\0" in name or not encodable(name):
         return False
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts
 
 
 def _text(value: object) -> str:
-    return value.strip() if isinstance(value, str) and _encodable(value) else ""
-
-
-def _encodable(text: str) -> bool:
-    """Whether a text can be stored: JSON lets half of a surrogate pair through, UTF-8 does not."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+    return value.strip() if isinstance(value, str) and encodable(value) else ""
 
 
 def _shown(value: object) -> str:
