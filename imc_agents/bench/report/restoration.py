@@ -59,8 +59,8 @@ class Restoration:
 def restorations(parts: Mapping[tuple[str, str], Sequence[Outcome]]) -> Iterator[Restoration]:
     """Measure what became of the texts, for each model and data set that has text noises and texts to measure.
 
-    Rows that failed are left out, also those with an unusable reply: no refined text is kept of them. Methods that leave
-    every text as it came are left out too, but for the first, which shows what the noise did.
+    Rows that failed are left out, also those with an unusable reply: no refined text is kept of them. Methods that
+    leave every text as it came are left out too, but for the first, which shows what the noise did.
     """
     for (model, dataset), outcomes in parts.items():
         noises = [noise.name for noise in noises_of(outcomes) if noise.modality == "text"]
