@@ -113,6 +113,11 @@ def test_what_cannot_be_compared_is_said() -> None:
         compare_runs(FIRST, changed)
 
 
+def test_a_run_that_has_not_begun_is_named() -> None:
+    with pytest.raises(UsageError, match="late: no outcome yet; look again"):
+        compare_runs(made_run(3), part_of(made_run(3, name="late"), []))
+
+
 def test_data_formats_hold_all_rows() -> None:
     found = compare_runs(FIRST, SECOND, flips=2)
     lines = csv_text(list(comparison_rows(found)), COMPARED_FIELDS).splitlines()

@@ -106,14 +106,16 @@ def compare_runs(
         flips: Questions to list at most.
 
     Raises:
-        UsageError: one of them lacks the method, they have no pair, or pairs are about different questions.
+        UsageError: one of them has no outcome or lacks the method, they have no pair, or pairs are about different questions.
     """
     for run in (first, second):
+        if not run.outcomes:
+            raise UsageError(f"{run.name}: no outcome yet; look again when the run has begun")
         methods = methods_of(run.outcomes)
         if method is not None and method not in methods:
             raise UsageError(
                 f"--method: {run.name} has no method {method!r}{nearest(method, methods)}; "
-                f"it has {', '.join(methods) or 'no outcome yet'}"
+                f"it has {', '.join(methods)}"
             )
     # Runs of the same name, such as one that was done again, are told apart by their folders.
     names = (
