@@ -106,7 +106,8 @@ def compare_runs(
         flips: Questions to list at most.
 
     Raises:
-        UsageError: one of them has no outcome or lacks the method, they have no pair, or pairs are about different questions.
+        UsageError: one of them has no outcome or lacks the method, they have no pair, or pairs are about different
+            questions.
     """
     for run in (first, second):
         if not run.outcomes:
