@@ -9,13 +9,19 @@ from typing import Any, Literal
 
 from imc_agents.refinement import Status
 
-__all__ = ["BASELINE", "CLEAN", "NOT_SCORED", "BenchRun", "Outcome"]
+__all__ = ["ADAPTATION_METHODS", "BASELINE", "CLEAN", "NOT_SCORED", "BenchRun", "Outcome"]
 
 CLEAN = "clean"
 """Stands where a noise would."""
 
 BASELINE = "none"
 """The method that leaves question and image as they came."""
+
+ADAPTATION_METHODS = ("adapt", "calibrate", "both")
+"""What stands between an image encoder as it came and its answer: few-shot adapted weights, calibrated features, both.
+
+The order is that of the tables, below ``none``.
+"""
 
 NOT_SCORED: frozenset[Status] = frozenset({"infra_error", "timeout", "data_error"})
 """Nothing is known of the answer, so it is counted but neither right nor wrong."""
@@ -43,6 +49,9 @@ class Outcome:
         image_noise: What calibration recognised in the image.
         image_operator: What calibration did to the features of the image.
         error: One line on what failed.
+        options: The classes that the answer is one of, where a question has a fixed list; ``answer`` and ``reply`` are
+            names in it then, and the kind is closed.
+        scores: How likely each option is, the higher the likelier; empty where nothing is known.
     """
 
     model: str
@@ -62,6 +71,8 @@ class Outcome:
     image_noise: str | None = None
     image_operator: str | None = None
     error: str | None = None
+    options: tuple[str, ...] = ()
+    scores: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

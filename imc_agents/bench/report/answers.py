@@ -1,8 +1,9 @@
 """Judges the answers of visual question answering: accuracy of closed questions, token overlap of open ones.
 
-Answers are normalised as in the VQA evaluation (Antol et al. 2015): lower case, no punctuation, no articles, number
-words as digits, contractions with their apostrophe. Closed questions are reported by accuracy and open ones by the
-recall of the gold answer's tokens, as for LLaVA-Med (Li et al. 2023).
+Where a question has a list of classes, the reply names the right one or not. Other answers are normalised as in the VQA
+evaluation (Antol et al. 2015): lower case, no punctuation, no articles, number words as digits, contractions with their
+apostrophe. Closed questions are reported by accuracy and open ones by the recall of the gold answer's tokens, as for
+LLaVA-Med (Li et al. 2023).
 """
 
 from __future__ import annotations
@@ -180,6 +181,8 @@ def score(outcome: Outcome, metric: Metric) -> float | None:
         return 0.0
     if outcome.reply is None:
         return None
+    if outcome.options:  # names of classes, which are no text to interpret
+        return float(outcome.reply == outcome.answer)
     return metric.judge(outcome.answer, outcome.reply, outcome.question)
 
 
