@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -51,8 +52,8 @@ def bench_report(
         typer.Option(
             "--metric",
             metavar="NAME,...",
-            help="accuracy (closed questions), recall, f1, exact (open ones), ce; default accuracy and recall, "
-            "in csv and json all.",
+            help="accuracy (closed questions), recall, f1, exact (open ones), ce; of images with classes accuracy, "
+            "balanced_accuracy, auroc, ce, be; default all but f1, exact, ce and be, in csv and json all.",
         ),
     ] = None,
     severities: Annotated[
@@ -61,6 +62,18 @@ def bench_report(
     baseline: Annotated[
         str | None,
         typer.Option("--baseline", metavar="METHOD", help="What the others are compared with; default none."),
+    ] = None,
+    against: Annotated[
+        str | None,
+        typer.Option(
+            "--against",
+            metavar="RUN",
+            help="Also errors in per cent of those of another run on the same data, such as a published encoder's.",
+        ),
+    ] = None,
+    against_method: Annotated[
+        str | None,
+        typer.Option("--against-method", metavar="METHOD", help="Method of that run; default none."),
     ] = None,
     plots: Annotated[
         Path | None, typer.Option("--plots", metavar="DIR", help="Also write pictures there, as PNG and SVG.")
@@ -71,13 +84,18 @@ def bench_report(
 
     Tables on a terminal; one JSON line for each figure when piped. An unfinished run is reported as far as it is.
     """
+    from imc_agents.bench.report.against import errors_against
     from imc_agents.bench.report.markup import latex, markdown
     from imc_agents.bench.report.records import csv_text, json_text, nested, tidy_rows
     from imc_agents.bench.report.sheets import report_document
 
     chosen = _chosen_format(format, output)
     _check_output(output)
-    found = _summary(_read(run, directory), metric, baseline, everything=chosen in ("csv", "json", None))
+    read = _read(run, directory)
+    other = _other_run(against, against_method, directory)
+    found = _summary(read, metric, baseline, everything=chosen in ("csv", "json", None))
+    if other is not None:
+        found = replace(found, against=errors_against(read, other, against_method))
     drawn = _pictures(found, plots, needed=chosen == "html")
     if chosen is None:
         _print_lines(tidy_rows(found))
@@ -152,17 +170,30 @@ def print_report(folder: Path) -> None:
 
 
 def _read(run: str, directory: Path | None) -> BenchRun:
+    from imc_agents.bench.evaluation import is_evaluation, read_evaluation
     from imc_agents.bench.matrix.store import read_run
     from imc_agents.runs.store import find_run
 
+    if is_evaluation(Path(run)):
+        return read_evaluation(Path(run))
     return read_run(find_run(run, directory or runs_directory(run)))
 
 
+def _other_run(against: str | None, method: str | None, directory: Path | None) -> BenchRun | None:
+    from imc_agents.errors import UsageError
+
+    if against is not None:
+        return _read(against, directory)
+    if method is not None:
+        raise UsageError(f"--against-method {method}: is of the run of --against; name that too")
+    return None
+
+
 def _summary(run: BenchRun, metric: str | None, baseline: str | None, *, everything: bool) -> Report:
-    from imc_agents.bench.report.panels import REPORTED
+    from imc_agents.bench.report.measures import DEFAULT, REPORTED
     from imc_agents.bench.report.summary import summarise_run
 
-    metrics = names(metric) if metric is not None else REPORTED if everything else ("accuracy", "recall")
+    metrics = names(metric) if metric is not None else REPORTED if everything else DEFAULT
     return summarise_run(run, metrics, baseline)
 
 

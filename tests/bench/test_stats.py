@@ -5,17 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from imc_agents.bench.report import stats
-from imc_agents.bench.report.stats import (
+from imc_agents.bench.report import bootstrap
+from imc_agents.bench.report.bootstrap import (
     bootstrap_means,
     bootstrap_sums,
     column_means,
     divided,
-    holm,
-    mcnemar,
-    paired_tests,
     percentiles,
 )
+from imc_agents.bench.report.stats import holm, mcnemar, paired_tests
 
 
 @pytest.mark.parametrize(
@@ -42,7 +40,7 @@ def test_intervals_agree_with_theory_and_do_not_depend_on_blocks(monkeypatch: py
     assert interval is not None
     assert interval.low == pytest.approx(0.25 - 1.96 * spread, abs=0.005)
     assert interval.high == pytest.approx(0.25 + 1.96 * spread, abs=0.005)
-    monkeypatch.setattr(stats, "_BLOCK", 1000)
+    monkeypatch.setattr(bootstrap, "_BLOCK", 1000)
     assert np.array_equal(means, bootstrap_means(scores, resamples=4000))
     assert not np.array_equal(means, bootstrap_means(scores, resamples=4000, seed=1))
 

@@ -183,6 +183,23 @@ def test_the_end_of_a_run_prints_its_tables(runs: Path, capsys: pytest.CaptureFi
     assert max(map(len, text.splitlines())) <= Console().width
 
 
+@pytest.mark.parametrize("format", ["table", "md", "latex", "csv", "json", "html"])
+def test_errors_against_another_run_are_in_every_format(
+    capsys: pytest.CaptureFixture[str], format: str
+) -> None:
+    arguments = ["bench", "report", "before", "--metric", "accuracy", "--against", "after"]
+    assert run([*arguments, "--against-method", "sms", "--format", format]) == 0
+    text = capsys.readouterr().out
+    assert "after/made/sms" in text if format == "csv" else "after" in text
+    if format == "csv":
+        rows = list(csv.DictReader(io.StringIO(text)))
+        assert {row["metric"] for row in rows} >= {"ce_against", "rce_against"}
+    elif format == "json":
+        assert {row["metric"] for row in json.loads(text)["against"]["rows"]} == {"ce"}
+    else:
+        assert "imc rCE" in text
+
+
 def test_two_runs_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["bench", "compare", "before", "after", "--method", "imc"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -210,6 +227,9 @@ def test_two_runs_are_compared(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (("report", "before", "-o", "taken.md"), "taken.md: cannot be written (Is a directory)"),
         (("report", "before", "--metric", "recal"), "--metric: unknown 'recal'; did you mean 'recall'"),
         (("report", "before", "--baseline", "non"), "before has no method 'non'; did you mean 'none'"),
+        (("report", "before", "--against", "gone"), "no run 'gone' in runs"),
+        (("report", "before", "--against", "after", "--against-method", "smt"), "after has no method 'smt'"),
+        (("report", "before", "--against-method", "sms"), "--against-method sms: is of the run of --against"),
         (("compare", "before", "gone"), "no run 'gone' in runs"),
         (("compare", "before", "after", "--method", "pdc"), "before has no method 'pdc'"),
     ],

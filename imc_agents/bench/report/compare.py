@@ -8,9 +8,11 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING, Literal
 
 from imc_agents.bench.outcomes import CLEAN, BenchRun, Outcome
-from imc_agents.bench.report.answers import METRICS, Metric, score
-from imc_agents.bench.report.scores import methods_of, noises_of
-from imc_agents.bench.report.stats import PairedTest, column_means, holm, paired_tests
+from imc_agents.bench.report.answers import score
+from imc_agents.bench.report.bootstrap import column_means, resampled_means
+from imc_agents.bench.report.measures import MEASURES, Measure
+from imc_agents.bench.report.scores import eligible, methods_of, noises_of
+from imc_agents.bench.report.stats import PairedTest, gap_tests, holm, paired_tests
 from imc_agents.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -21,7 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Compared", "Comparison", "Flip", "compare_runs"]
 
-_METRICS = (METRICS["accuracy"], METRICS["recall"])
+_MEASURES = tuple(MEASURES[name] for name in ("accuracy", "balanced_accuracy", "recall"))
+_JUDGES = tuple(MEASURES[name].judge for name in ("accuracy", "recall"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +34,14 @@ class Compared:
     Attributes:
         model: The model; ``A against B`` where the runs hold one each and these differ.
         dataset: The data set.
-        metric: ``accuracy`` of closed questions or ``recall`` of open ones.
+        metric: ``accuracy`` of closed questions, ``balanced_accuracy`` of images with a list of classes, or ``recall``
+            of open questions.
         method: The method.
         noise: The noise, ``clean``, or ``mean`` over all noises.
-        first: Mean score in the first run, on the pairs; cells weigh the same.
+        first: Figure of the first run, on the pairs; cells weigh the same.
         second: In the second.
         test: The pairs, wins and losses of the second run, and p.
+        images: Whether it is about images with a list of classes.
         p: Corrected for all rows of the comparison (Holm).
     """
 
@@ -48,6 +53,7 @@ class Compared:
     first: float
     second: float
     test: PairedTest
+    images: bool
     p: float
 
 
@@ -131,7 +137,7 @@ def compare_runs(
         )
     _check_same(first, second, [(ours[key], theirs[key]) for key in shared])
     rows = [row for part in _parts(shared, ours) for row in _rows(part, ours, theirs)]
-    corrected = holm([row[-1].p for row in rows])
+    corrected = holm([row[-2].p for row in rows])
     turned = sorted(_flips(shared, ours, theirs), key=lambda flip: flip.second_score - flip.first_score)
     losses = [flip for flip in turned if flip.second_score < flip.first_score]
     gains = [flip for flip in reversed(turned) if flip.second_score > flip.first_score]
@@ -189,24 +195,26 @@ def _check_same(first: BenchRun, second: BenchRun, pairs: Sequence[tuple[Outcome
             )
 
 
-def _parts(shared: Sequence[_Key], outcomes: Mapping[_Key, Outcome]) -> Iterator[tuple[list[_Key], Metric]]:
+def _parts(shared: Sequence[_Key], outcomes: Mapping[_Key, Outcome]) -> Iterator[tuple[list[_Key], Measure]]:
     """Split the pairs by model, data set, metric and method."""
-    for metric in _METRICS:
+    for measure in _MEASURES:
         found: dict[tuple[str, str], dict[str, list[_Key]]] = {}
         for key in shared:
-            if outcomes[key].kind == metric.kind:
+            if eligible([outcomes[key]], measure):
                 found.setdefault(key[:2], {}).setdefault(key[2], []).append(key)
         for by_method in found.values():
             for method in methods_of(outcomes[keys[0]] for keys in by_method.values()):
-                yield by_method[method], metric
+                yield by_method[method], measure
 
 
 def _rows(
-    part: tuple[list[_Key], Metric], ours: Mapping[_Key, Outcome], theirs: Mapping[_Key, Outcome]
-) -> Iterator[tuple[str, str, str, str, str, float, float, PairedTest]]:
+    part: tuple[list[_Key], Measure], ours: Mapping[_Key, Outcome], theirs: Mapping[_Key, Outcome]
+) -> Iterator[tuple[str, str, str, str, str, float, float, PairedTest, bool]]:
     """The rows of one model, data set, metric and method: clean, each noise, and the mean over noises."""
-    keys, metric = part
-    first, second = _scores(keys, ours, metric), _scores(keys, theirs, metric)
+    keys, measure = part
+    first, second = (_scores(keys, outcomes, measure) for outcomes in (ours, theirs))
+    classes = None if measure.statistic == "mean" else _classes(keys, ours)
+    images = all(ours[key].options for key in keys)
     cells = sorted({key[3:5] for key in keys})
     noises = [noise.name for noise in noises_of(ours[key] for key in keys)]
     groups = {
@@ -215,32 +223,44 @@ def _rows(
     }
     if len(noises) > 1:
         groups["mean"] = [at for at, cell in enumerate(cells) if cell[0] != CLEAN]
-    for (name, group), test in zip(
-        groups.items(), paired_tests(first, second, list(groups.values())), strict=True
-    ):
+    columns = list(groups.values())
+    if classes is None:
+        tests = paired_tests(first, second, columns)
+    else:
+        tests = gap_tests(resampled_means(second - first, classes), first, second, columns)
+    for (name, group), test in zip(groups.items(), tests, strict=True):
         if test.samples:
-            means = _pair_means(first[:, group], second[:, group])
-            yield (*keys[0][:2], metric.name, keys[0][2], name, *means, test)
+            means = _pair_means(first[:, group], second[:, group], classes)
+            yield (*keys[0][:2], measure.name, keys[0][2], name, *means, test, images)
 
 
-def _scores(keys: Sequence[_Key], outcomes: Mapping[_Key, Outcome], metric: Metric) -> Array:
+def _classes(keys: Sequence[_Key], outcomes: Mapping[_Key, Outcome]) -> NDArray[np.intp]:
+    """The class of each sample, [samples]."""
+    import numpy as np
+
+    gold = {key[5]: outcomes[key].answer for key in keys}
+    return np.unique([gold[sample] for sample in sorted(gold)], return_inverse=True)[1]
+
+
+def _scores(keys: Sequence[_Key], outcomes: Mapping[_Key, Outcome], measure: Measure) -> Array:
     import numpy as np
 
     samples = {sample: at for at, sample in enumerate(sorted({key[5] for key in keys}))}
     cells = {cell: at for at, cell in enumerate(sorted({key[3:5] for key in keys}))}
     values = np.full((len(samples), len(cells)), np.nan)
     for key in keys:
-        found = score(outcomes[key], metric)
+        found = score(outcomes[key], measure.judge)
         values[samples[key[5]], cells[key[3:5]]] = np.nan if found is None else found
     return values
 
 
-def _pair_means(first: Array, second: Array) -> tuple[float, float]:
+def _pair_means(first: Array, second: Array, classes: NDArray[np.intp] | None = None) -> tuple[float, float]:
     import numpy as np
 
     paired = ~(np.isnan(first) | np.isnan(second))
     one, other = (
-        float(np.nanmean(column_means(np.where(paired, scores, np.nan)))) for scores in (first, second)
+        float(np.nanmean(column_means(np.where(paired, scores, np.nan), classes)))
+        for scores in (first, second)
     )
     return one, other
 
@@ -249,8 +269,8 @@ def _flips(
     shared: Sequence[_Key], ours: Mapping[_Key, Outcome], theirs: Mapping[_Key, Outcome]
 ) -> Iterator[Flip]:
     """Pairs that are scored differently."""
-    for metric in _METRICS:
+    for judge in _JUDGES:
         for key in shared:
-            one, other = score(ours[key], metric), score(theirs[key], metric)
+            one, other = score(ours[key], judge), score(theirs[key], judge)
             if one is not None and other is not None and one != other:
                 yield Flip(key[0], ours[key], theirs[key], one, other)

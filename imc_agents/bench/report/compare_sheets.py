@@ -7,9 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from imc_agents.bench.outcomes import Outcome
-from imc_agents.bench.report.answers import METRICS
 from imc_agents.bench.report.compare import Compared, Comparison, Flip
 from imc_agents.bench.report.document import Cell, Document, Head, Item, Sheet
+from imc_agents.bench.report.measures import MEASURES
 from imc_agents.bench.report.records import rounded
 from imc_agents.bench.report.sheets import stars
 
@@ -37,6 +37,7 @@ def comparison_rows(found: Comparison) -> Iterator[dict[str, Any]]:
     for row in found.rows:
         record = asdict(row)
         test = record.pop("test")
+        del record["images"]  # the metric and the data set say so
         yield rounded(record | test | {"p": row.test.p, "p_holm": row.p})
 
 
@@ -86,14 +87,17 @@ def _remarks(found: Comparison) -> Iterator[str]:
 
 def _sheet(rows: Sequence[Compared], tests: int) -> Sheet:
     first = rows[0]
-    heads = tuple(Head(name) for name in ("questions", "A", "B", "B - A", "wins", "losses", "left out", "p"))
-    kind = (
-        "exact McNemar test"
-        if all(row.test.test == "mcnemar" for row in rows)
-        else ("exact McNemar test for one severity of right and wrong, else bootstrap over questions")
-    )
+    measure, samples = MEASURES[first.metric], "images" if first.images else "questions"
+    heads = tuple(Head(name) for name in (samples, "A", "B", "B - A", "wins", "losses", "left out", "p"))
+    if measure.statistic != "mean":
+        kind = f"bootstrap over {samples}"
+    elif all(row.test.test == "mcnemar" for row in rows):
+        kind = "exact McNemar test"
+    else:
+        kind = f"exact McNemar test for one severity of right and wrong, else bootstrap over {samples}"
+    title = measure.of_images if first.images else measure.title
     return Sheet(
-        f"{METRICS[first.metric].title}, % · {first.model} · {first.dataset} · {first.method}",
+        f"{title}, % · {first.model} · {first.dataset} · {first.method}",
         "noise",
         heads,
         tuple((row.noise, _cells(row)) for row in rows),

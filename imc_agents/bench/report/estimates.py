@@ -1,4 +1,4 @@
-"""Figures of a benchmark with their intervals: means over noises, drops, errors against a baseline, what is won back.
+"""Estimates of a benchmark with their intervals: means over noises, drops, errors against a baseline, what is won back.
 
 Every figure is computed for the scores and for each resample of the samples at once, so its interval takes the pairing
 of noises and methods into account whatever it is made of.
@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imc_agents.bench.outcomes import CLEAN
-from imc_agents.bench.report.scores import Cell, Scores
-from imc_agents.bench.report.stats import bootstrap_means, column_means, divided, percentiles
+from imc_agents.bench.report.bootstrap import divided, percentiles
+from imc_agents.bench.report.resampling import Resampled
+from imc_agents.bench.report.scores import Cell
 from imc_agents.text.metrics import Interval
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = ["Estimate", "Resampled", "difference", "error_ratio", "mean_score", "resample", "won_back"]
+__all__ = ["Estimate", "difference", "error_ratio", "mean_figure", "won_back"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,79 +45,26 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
-class Resampled:
-    """Scores of one model on one data set, resampled. The first row of each array are the figures themselves.
-
-    Attributes:
-        scores: The scores.
-        means: Mean score of each cell, [1 + resamples, cells].
-        costs: Mean, over the questions scored in both, of the method's clean score minus that of the cell, likewise.
-        severities: Those of each noise, whatever the method.
-        columns: Where a cell stands.
-        whole: By column: whether all questions under that noise are there.
-    """
-
-    scores: Scores
-    means: Array
-    costs: Array
-    severities: dict[str, list[int]]
-    columns: dict[Cell, int]
-    whole: tuple[bool, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class _Draws:
     values: Array  # [1 + resamples], the figure first
     scored: int
     partial: bool
 
 
-def resample(scores: Scores) -> Resampled:
-    """Resample the samples, the same ones for every cell."""
-    import numpy as np
-
-    severities: dict[str, list[int]] = {}
-    columns = {cell: at for at, cell in enumerate(scores.cells)}
-    for cell in scores.cells:
-        severities[cell.noise] = sorted({*severities.get(cell.noise, ()), cell.severity})
-    clean = [columns.get(Cell(cell.method, CLEAN, 0)) for cell in scores.cells]
-    nothing = np.full(len(scores.samples), np.nan)
-    costs = np.stack(
-        [
-            (nothing if at is None else scores.values[:, at]) - scores.values[:, column]
-            for column, at in enumerate(clean)
-        ],
-        axis=1,
-    )
-    # A noise of the image leaves out questions without one, so only questions that some method got are expected.
-    of_noise = {
-        noise: scores.there[:, [at for cell, at in columns.items() if cell.noise == noise]].any(axis=1)
-        for noise in severities
-    }
-    return Resampled(
-        scores=scores,
-        means=_with_resamples(scores.values),
-        costs=_with_resamples(costs),
-        severities=severities,
-        columns=columns,
-        whole=tuple(
-            bool((scores.there[:, at] | ~of_noise[cell.noise]).all()) for cell, at in columns.items()
-        ),
-    )
-
-
-def mean_score(found: Resampled, method: str, noises: Sequence[str], severity: int | None = None) -> Estimate:
-    """Return the mean over noises of the mean score over severities, or at one severity."""
-    steps = _steps(found, found.means, (method,), noises, severity)
-    draws = _average(found, found.means, method, steps, severity)
-    return _missing(method, noises) if draws is None else _estimate(draws)
+def mean_figure(
+    found: Resampled, method: str, noises: Sequence[str], severity: int | None = None
+) -> Estimate:
+    """Return the mean over noises of the mean figure over severities, or at one severity."""
+    steps = _steps(found, found.figures, (method,), noises, severity)
+    draws = _average(found, found.figures, method, steps, severity)
+    return _missing(found, method, noises) if draws is None else _estimate(draws)
 
 
 def difference(found: Resampled, method: str, noises: Sequence[str]) -> Estimate:
-    """Return what the noises cost a method: the score on clean data minus that under noise, of the same questions."""
+    """Return what the noises cost a method: the figure on clean data minus that under noise, of the same samples."""
     steps = _steps(found, found.costs, (method,), noises)
     draws = _average(found, found.costs, method, steps)
-    return _missing(method, (CLEAN, *noises)) if draws is None else _estimate(draws)
+    return _missing(found, method, (CLEAN, *noises)) if draws is None else _estimate(draws)
 
 
 def won_back(found: Resampled, method: str, baseline: str, noises: Sequence[str]) -> Estimate:
@@ -124,12 +72,12 @@ def won_back(found: Resampled, method: str, baseline: str, noises: Sequence[str]
 
     (m - b) / (b_clean - b), over those of the noises and severities that both have.
     """
-    steps = _steps(found, found.means, (method, baseline), noises)
+    steps = _steps(found, found.figures, (method, baseline), noises)
     steps = {noise: found_steps for noise, found_steps in steps.items() if found_steps}
-    ours, theirs = (_average(found, found.means, name, steps) for name in (method, baseline))
+    ours, theirs = (_average(found, found.figures, name, steps) for name in (method, baseline))
     lost = _average(found, found.costs, baseline, steps)
     if not steps or ours is None or theirs is None or lost is None:
-        return _missing(f"{method} or {baseline}", (CLEAN, *noises))
+        return _missing(found, f"{method} or {baseline}", (CLEAN, *noises))
     if not lost.values[0] > 1e-12:
         return Estimate(None, scored=ours.scored, reason=f"the noises cost {baseline} nothing")
     values = divided(ours.values - theirs.values, lost.values)
@@ -151,13 +99,13 @@ def error_ratio(
     """
     import numpy as np
 
-    table = found.costs if added else 1 - found.means
+    table = found.costs if added else 1 - found.figures
     parts: list[_Draws] = []
     for noise in noises:
         steps = _steps(found, table, (method, baseline), (noise,), severity)
         ours, theirs = (_average(found, table, name, steps, severity) for name in (method, baseline))
         if ours is None or theirs is None:
-            return _missing(f"{method} or {baseline}", (noise,))
+            return _missing(found, f"{method} or {baseline}", (noise,))
         if not theirs.values[0] > 1e-12:
             what = "adds no error to" if added else "leaves no error to"
             return Estimate(None, reason=f"{noise} {what} {baseline}")
@@ -165,12 +113,6 @@ def error_ratio(
         parts.append(_Draws(values, ours.scored, ours.partial or theirs.partial))
     values = np.mean([part.values for part in parts], axis=0)
     return _estimate(_Draws(values, sum(part.scored for part in parts), any(part.partial for part in parts)))
-
-
-def _with_resamples(scores: Array) -> Array:
-    import numpy as np
-
-    return np.concatenate([column_means(scores)[None], bootstrap_means(scores)])
 
 
 def _steps(
@@ -222,5 +164,11 @@ def _estimate(draws: _Draws) -> Estimate:
     return Estimate(float(draws.values[0]), percentiles(draws.values[1:]), draws.scored, draws.partial)
 
 
-def _missing(method: str, noises: Sequence[str]) -> Estimate:
-    return Estimate(None, reason=f"{method} was not scored on all of {', '.join(noises)}")
+def _missing(found: Resampled, method: str, noises: Sequence[str]) -> Estimate:
+    listed, scores = ", ".join(noises), found.scores
+    if found.statistic == "mean" or scores.classes is None:
+        return Estimate(None, reason=f"{method} was not scored on all of {listed}")
+    names = ", ".join(scores.classes.names)
+    if found.statistic == "area" and len(scores.classes.names) < 2:
+        return Estimate(None, reason=f"all images are {names}, so there is no rest to tell them from")
+    return Estimate(None, reason=f"{method} was not scored on every class under all of {listed}")

@@ -4,47 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from imc_agents.bench.outcomes import CLEAN, Outcome
-from imc_agents.bench.report.answers import METRICS
-from imc_agents.bench.report.estimates import (
-    Estimate,
-    Resampled,
-    difference,
-    error_ratio,
-    mean_score,
-    resample,
-    won_back,
-)
-from imc_agents.bench.report.scores import Cell, Noise, gather, noises_of
-from imc_agents.bench.report.stats import PairedTest, holm, paired_tests
+from imc_agents.bench.report.estimates import Estimate, difference, error_ratio, mean_figure, won_back
+from imc_agents.bench.report.measures import MEASURES, Measure
+from imc_agents.bench.report.resampling import Resampled, resample, tests_against
+from imc_agents.bench.report.scores import Noise, eligible, gather, noises_of
+from imc_agents.bench.report.stats import PairedTest, holm
 
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+__all__ = ["DROP", "MEAN", "WON_BACK", "Column", "Entry", "Panel", "Row", "make_panel"]
 
-__all__ = [
-    "ADDED",
-    "CE",
-    "DROP",
-    "MEAN",
-    "REPORTED",
-    "WON_BACK",
-    "Column",
-    "Entry",
-    "Panel",
-    "Row",
-    "make_panel",
-]
-
-CE = "ce"
-"""Corruption error, from the accuracy of closed questions."""
-
-REPORTED = (*METRICS, CE)
-"""What ``--metric`` takes."""
-
-DROP, WON_BACK, ADDED = "drop", "won back", "rCE"
+DROP, WON_BACK = "drop", "won back"
 MEAN = "mean"
 
 
@@ -70,7 +40,7 @@ class Entry:
     Attributes:
         estimate: The figure.
         best: No method of the table is better, and some are worse.
-        test: Against the baseline, in pairs, on the scores; None for the baseline itself.
+        test: Against the baseline, in pairs, on what errors are one minus of; None for the baseline itself.
         p: Of the test, corrected for all tests of the table (Holm).
     """
 
@@ -109,6 +79,8 @@ class Panel:
         columns: Noises, means over them, clean, and what is made of these.
         severities: Of the noises, sorted.
         rows: One a method.
+        classes: What the samples, which are images then, are one of; empty for questions without a list of classes.
+        absent: Classes of that list that no image is of, which no figure is about.
     """
 
     model: str
@@ -118,6 +90,8 @@ class Panel:
     columns: tuple[Column, ...]
     severities: tuple[int, ...]
     rows: tuple[Row, ...]
+    classes: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
 
 
 def make_panel(
@@ -132,14 +106,14 @@ def make_panel(
         baseline: Method that the others are compared with.
         outcomes: All of that model and data set.
     """
-    measure = METRICS["accuracy" if metric == CE else metric]
-    scores = gather(outcomes, measure)
-    if not scores.samples:
+    measure = MEASURES[metric]
+    chosen = eligible(outcomes, measure)
+    if not chosen:
         return None
-    found = resample(scores)
-    noises = noises_of(outcome for outcome in outcomes if outcome.kind == measure.kind)
-    columns = _columns(noises, metric)
-    tested = [column for column in columns if column.name not in (DROP, WON_BACK, ADDED)]
+    scores = gather(chosen, measure)
+    found = resample(scores, measure.statistic)
+    columns = _columns(noises_of(chosen), measure)
+    tested = [column for column in columns if column.name not in (DROP, WON_BACK, measure.added)]
     severities = sorted(
         {step for noise, steps in found.severities.items() if noise != CLEAN for step in steps}
     )
@@ -147,16 +121,16 @@ def make_panel(
     for method in dict.fromkeys(cell.method for cell in scores.cells):
         tests: list[PairedTest] = []
         if method != baseline:
-            tests = _tests(found, scores.values, method, baseline, tested)
+            tests = tests_against(found, method, baseline, [column.noises for column in tested])
         entries = {
             column.name: Entry(
-                _estimate(found, metric, column, method, baseline),
+                _estimate(found, measure, column, method, baseline),
                 test=tests[tested.index(column)] if tests and column in tested else None,
             )
             for column in columns
         }
         by_severity = {
-            (column.name, step): _at_severity(found, metric, column, method, baseline, step)
+            (column.name, step): _at_severity(found, measure, column, method, baseline, step)
             for column in tested
             if column.name != CLEAN
             for step in severities
@@ -172,11 +146,13 @@ def make_panel(
         samples=len(scores.samples),
         columns=tuple(columns),
         severities=tuple(severities),
-        rows=_marked(rows, metric),
+        rows=_marked(rows, measure),
+        classes=scores.classes.names if scores.classes else (),
+        absent=scores.classes.absent if scores.classes else (),
     )
 
 
-def _columns(noises: Sequence[Noise], metric: str) -> list[Column]:
+def _columns(noises: Sequence[Noise], measure: Measure) -> list[Column]:
     """Text noises and their mean, image noises and theirs, the mean over all, clean, and what follows from these."""
     found: list[Column] = []
     parts = {part: tuple(n.name for n in noises if n.modality == part) for part in ("text", "image")}
@@ -189,48 +165,32 @@ def _columns(noises: Sequence[Noise], metric: str) -> list[Column]:
         found.append(Column(MEAN, "", everything))
     found.append(Column(CLEAN, "", (CLEAN,)))
     if everything:
-        found += [Column(name, "", everything) for name in ((ADDED,) if metric == CE else (DROP, WON_BACK))]
+        derived = (measure.added,) if measure.error else (DROP, WON_BACK)
+        found += [Column(name, "", everything) for name in derived]
     return found
 
 
-def _estimate(found: Resampled, metric: str, column: Column, method: str, baseline: str) -> Estimate:
+def _estimate(found: Resampled, measure: Measure, column: Column, method: str, baseline: str) -> Estimate:
     if column.name == WON_BACK:
         if method == baseline:
             return Estimate(None, reason="the baseline")
         return won_back(found, method, baseline, column.noises)
     if column.name == DROP:
         return difference(found, method, column.noises)
-    if metric == CE:
-        return error_ratio(found, method, baseline, column.noises, added=column.name == ADDED)
-    return mean_score(found, method, column.noises)
+    if measure.error:
+        return error_ratio(found, method, baseline, column.noises, added=column.name == measure.added)
+    return mean_figure(found, method, column.noises)
 
 
 def _at_severity(
-    found: Resampled, metric: str, column: Column, method: str, baseline: str, severity: int
+    found: Resampled, measure: Measure, column: Column, method: str, baseline: str, severity: int
 ) -> Estimate:
-    if metric == CE:
+    if measure.error:
         return error_ratio(found, method, baseline, column.noises, severity)
-    return mean_score(found, method, column.noises, severity)
+    return mean_figure(found, method, column.noises, severity)
 
 
-def _tests(
-    found: Resampled,
-    values: NDArray[np.float64],
-    method: str,
-    baseline: str,
-    columns: Sequence[Column],
-) -> list[PairedTest]:
-    """The method against the baseline for each column, on the cells that both have."""
-    pairs = [
-        (cell, Cell(baseline, cell.noise, cell.severity)) for cell in found.columns if cell.method == method
-    ]
-    pairs = [(ours, theirs) for ours, theirs in pairs if theirs in found.columns]
-    groups = [[at for at, (ours, _) in enumerate(pairs) if ours.noise in column.noises] for column in columns]
-    first, second = (values[:, [found.columns[pair[side]] for pair in pairs]] for side in (1, 0))
-    return paired_tests(first, second, groups)
-
-
-def _marked(rows: Sequence[Row], metric: str) -> tuple[Row, ...]:
+def _marked(rows: Sequence[Row], measure: Measure) -> tuple[Row, ...]:
     """Say of each entry whether it is the best of its column, and correct its p for the whole table."""
     tests = [
         (row.method, name, entry.test.p)
@@ -243,7 +203,7 @@ def _marked(rows: Sequence[Row], metric: str) -> tuple[Row, ...]:
     for name in rows[0].entries:
         values = [value for row in rows if (value := row.entries[name].estimate.value) is not None]
         if len(set(values)) > 1:
-            best[name] = _best(metric, name)(values)
+            best[name] = _best(measure, name)(values)
     return tuple(
         replace(
             row,
@@ -262,5 +222,5 @@ def _marked(rows: Sequence[Row], metric: str) -> tuple[Row, ...]:
     )
 
 
-def _best(metric: str, column: str) -> Callable[[Sequence[float]], float]:
-    return min if metric == CE or column == DROP else max
+def _best(measure: Measure, column: str) -> Callable[[Sequence[float]], float]:
+    return min if measure.error or column == DROP else max

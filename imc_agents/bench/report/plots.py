@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imc_agents.bench.outcomes import CLEAN
-from imc_agents.bench.report.panels import CE, DROP, MEAN, Column, Panel, Row
+from imc_agents.bench.report.measures import MEASURES
+from imc_agents.bench.report.panels import DROP, MEAN, Column, Panel, Row
 from imc_agents.bench.report.sheets import panel_title
 
 if TYPE_CHECKING:
@@ -128,14 +129,14 @@ def _curves(panel: Panel) -> Figure:
     for axis in flat[len(columns) :]:
         axis.set_visible(False)
     figure.supxlabel("severity", fontsize=8)
-    figure.supylabel("corruption error, %" if panel.metric == CE else f"{panel.metric}, %", fontsize=8)
+    figure.supylabel(f"{MEASURES[panel.metric].label}, %", fontsize=8)
     handles, labels = flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 6), frameon=False)
     return figure
 
 
 def _line(axis: Any, panel: Panel, row: Row, column: Column, at: int) -> None:
-    scale = 1.0 if panel.metric == CE else 100.0
+    scale = 1.0 if MEASURES[panel.metric].error else 100.0
     points = [(0, row.entries[CLEAN].estimate)] if CLEAN in row.entries else []
     points += [(step, row.severities[column.name, step]) for step in panel.severities]
     shown = [(step, found) for step, found in points if found.value is not None]
@@ -162,13 +163,14 @@ def _line(axis: Any, panel: Panel, row: Row, column: Column, at: int) -> None:
 
 
 def _heat_map(panel: Panel) -> Figure:
-    """Methods by noises: what the noise costs against the method's own clean score, in points; or corruption errors."""
+    """Methods by noises: what the noise costs against the method's own clean score, in points; or errors."""
     import numpy as np
     from matplotlib.figure import Figure
 
     columns = _noises(panel)
     values = np.array([[_cost(panel, row, column) for column in columns] for row in panel.rows])
-    middle = 100.0 if panel.metric == CE else 0.0
+    measure = MEASURES[panel.metric]
+    middle = 100.0 if measure.error else 0.0
     reach = float(np.nanmax(np.abs(values - middle), initial=1.0))
     figure = Figure(figsize=(0.55 * len(columns) + 1.9, 0.3 * len(panel.rows) + 1.35), layout="constrained")
     axis: Any = figure.subplots()
@@ -195,14 +197,14 @@ def _heat_map(panel: Panel) -> Figure:
     axis.set_yticks(range(len(panel.rows)), [row.method for row in panel.rows])
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
-    label = "corruption error, %" if panel.metric == CE else f"{DROP} against {CLEAN}, points"
+    label = f"{measure.label}, %" if measure.error else f"{DROP} against {CLEAN}, points"
     scale: Any = figure.colorbar(image, ax=axis, label=label)
     scale.solids.set(rasterized=False, edgecolor="face")
     return figure
 
 
 def _cost(panel: Panel, row: Row, column: Column) -> float:
-    if panel.metric == CE:
+    if MEASURES[panel.metric].error:
         value = row.entries[column.name].estimate.value
         return math.nan if value is None else value
     value = row.drops[column.name].value

@@ -10,8 +10,10 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from imc_agents.bench.outcomes import CLEAN
+from imc_agents.bench.report.against import Against
 from imc_agents.bench.report.estimates import Estimate
-from imc_agents.bench.report.panels import ADDED, CE, DROP, MEAN, WON_BACK, Entry, Panel
+from imc_agents.bench.report.measures import MEASURES
+from imc_agents.bench.report.panels import DROP, MEAN, WON_BACK, Entry, Panel
 from imc_agents.bench.report.stats import PairedTest
 from imc_agents.bench.report.summary import Report
 
@@ -21,7 +23,6 @@ ALL = "all"
 """Stands for the mean over severities."""
 
 _DIGITS = 6  # what is beyond may differ between linear algebra libraries
-_DERIVED = {WON_BACK: "{}_won_back", ADDED: "rce"}
 
 FIELDS = (
     *("model", "dataset", "noise", "severity", "method", "metric"),
@@ -35,8 +36,9 @@ FIELDS = (
 def tidy_rows(report: Report) -> Iterator[dict[str, Any]]:
     """Yield one row for each model, data set, noise, severity, method and metric; without what a row has nothing for.
 
-    Scores and shares are in [0, 1], corruption errors in per cent. The severity ``all`` is the mean over severities,
-    and the noises ``mean``, ``mean text`` and ``mean image`` are means over noises.
+    Scores and shares are in [0, 1], errors against a baseline in per cent. The severity ``all`` is the mean over
+    severities, and the noises ``mean``, ``mean text`` and ``mean image`` are means over noises. What ends in
+    ``_against`` is against the other run that was named; its ``baseline`` is run, model and method.
     """
     for panel in report.panels:
         for row in panel.rows:
@@ -47,7 +49,7 @@ def tidy_rows(report: Report) -> Iterator[dict[str, Any]]:
             for (name, severity), estimate in row.severities.items():
                 where = {"noise": name, "severity": severity, "method": row.method, "metric": panel.metric}
                 yield _head(panel) | where | _figures(estimate)
-            for name, estimate in row.drops.items() if panel.metric != CE else ():
+            for name, estimate in () if MEASURES[panel.metric].error else row.drops.items():
                 where = {
                     "noise": name,
                     "severity": ALL,
@@ -70,6 +72,8 @@ def tidy_rows(report: Report) -> Iterator[dict[str, Any]]:
                     ("word_error_rate", figures.word_error_rate, figures.word_error_rate_interval),
                 ):
                     yield where | {"metric": metric} | _figures(Estimate(value, interval, figures.texts))
+    if report.against is not None:
+        yield from _against(report.against)
 
 
 def csv_text(rows: Sequence[dict[str, Any]], columns: Sequence[str] = FIELDS) -> str:
@@ -95,6 +99,10 @@ def nested(report: Report) -> dict[str, Any]:
             for (name, severity), estimate in of_method.severities.items():
                 by_noise.setdefault(name, {})[str(severity)] = asdict(estimate)
             row["severities"] = by_noise
+        if not found.classes:
+            del panel["classes"], panel["absent"]
+    if report.against is None:
+        del record["against"]
     return record
 
 
@@ -110,20 +118,44 @@ def rounded(value: Any) -> Any:
 
 
 def _row(panel: Panel, name: str, method: str, entry: Entry, baseline: str) -> dict[str, Any]:
-    derived = _DERIVED.get(name)
+    added = MEASURES[panel.metric].added
+    derived = {WON_BACK: f"{panel.metric}_won_back", added: added.lower()}.get(name)
     row = _head(panel) | {
         "noise": MEAN if derived else name,
         "severity": 0 if name == CLEAN else ALL,
         "method": method,
-        "metric": derived.format(panel.metric) if derived else panel.metric,
+        "metric": derived or panel.metric,
     }
     row |= _figures(entry.estimate) | {"best": entry.best}
     if entry.test is not None:
         test = asdict(entry.test)
-        row |= {"baseline": baseline, "p": test.pop("p"), **test}
+        row |= {"baseline": baseline, "p": test.pop("p")}
+        row |= {field: value for field, value in test.items() if value is not None}
         if entry.p is not None:
             row["p_holm"] = entry.p
     return rounded(row)
+
+
+def _against(found: Against) -> Iterator[dict[str, Any]]:
+    baseline = f"{found.run}/{found.model}/{found.method}"
+    for row in found.rows:
+        added = MEASURES[row.metric].added.lower()
+        for metric, by_noise in (
+            (row.metric, row.errors.absolute | {MEAN: row.errors.mean, CLEAN: row.errors.clean}),
+            (added, row.errors.relative | {MEAN: row.errors.relative_mean}),
+        ):
+            for noise, figure in by_noise.items():
+                line = {
+                    "model": row.model,
+                    "dataset": row.dataset,
+                    "noise": noise,
+                    "severity": 0 if noise == CLEAN else ALL,
+                    "method": row.method,
+                    "metric": f"{metric}_against",
+                    "baseline": baseline,
+                }
+                line |= {"value": figure.value} if figure.value is not None else {}
+                yield rounded(line | ({"reason": figure.reason} if figure.reason else {}))
 
 
 def _head(panel: Panel) -> dict[str, Any]:

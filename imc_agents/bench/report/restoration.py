@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from imc_agents.bench.outcomes import CLEAN, NOT_SCORED, Outcome
+from imc_agents.bench.report.bootstrap import bootstrap_sums, divided, percentiles
 from imc_agents.bench.report.scores import methods_of, noises_of
-from imc_agents.bench.report.stats import bootstrap_sums, divided, percentiles
 from imc_agents.refinement import Status
 from imc_agents.text.metrics import Interval, WordErrors, word_errors
 

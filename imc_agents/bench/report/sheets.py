@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from imc_agents.bench.outcomes import CLEAN
-from imc_agents.bench.report.answers import METRICS
+from imc_agents.bench.report.against_sheets import against_sheets
 from imc_agents.bench.report.document import Cell, Document, Head, Sheet, interval_text
 from imc_agents.bench.report.estimates import Estimate
-from imc_agents.bench.report.panels import ADDED, CE, DROP, MEAN, WON_BACK, Column, Entry, Panel
+from imc_agents.bench.report.measures import MEASURES
+from imc_agents.bench.report.panels import DROP, MEAN, WON_BACK, Column, Entry, Panel
 from imc_agents.bench.report.restoration import Restoration, Restored
 from imc_agents.bench.report.summary import Counts, Report
 from imc_agents.text.metrics import Interval
@@ -30,6 +31,8 @@ def report_document(report: Report, *, severities: bool = False) -> Document:
     for panel in report.panels:
         sheets.append(_scores(panel, report.baseline))
         sheets += _by_severity(panel, every=severities)
+    if report.against is not None:
+        sheets += against_sheets(report.against)
     for restoration in report.restorations:
         sheets += _restored(restoration)
     sheets += _failures(report.counts)
@@ -38,11 +41,13 @@ def report_document(report: Report, *, severities: bool = False) -> Document:
 
 def panel_title(panel: Panel) -> str:
     """Return what a table or picture of a panel is called."""
-    if panel.metric == CE:
-        title = "Corruption error against the baseline (lower is better)"
-    else:
-        title = METRICS[panel.metric].title
-    return f"{title}, % · {panel.model} · {panel.dataset} · {panel.samples} questions"
+    measure = MEASURES[panel.metric]
+    title = measure.of_images if panel.classes else measure.title
+    return f"{title}, % · {panel.model} · {panel.dataset} · {panel.samples} {_samples(panel)}"
+
+
+def _samples(panel: Panel) -> str:
+    return "images" if panel.classes else "questions"
 
 
 def stars(p: float | None) -> str:
@@ -71,10 +76,11 @@ def _scores(panel: Panel, baseline: str) -> Sheet:
 
 
 def _head(column: Column, metric: str) -> Head:
-    """Noises of a suite stand under its name; a mean of corruption errors has a name of its own."""
+    """Noises of a suite stand under its name; a mean of errors has a name of its own."""
     suite, _, name = column.name.rpartition("/")
     group = ", ".join(filter(None, (column.group, suite)))
-    return Head(name.replace(MEAN, "mCE") if metric == CE and name.startswith(MEAN) else name, group)
+    measure = MEASURES[metric]
+    return Head(name.replace(MEAN, measure.mean) if measure.error and name.startswith(MEAN) else name, group)
 
 
 def _entry(entry: Entry, column: Column, panel: Panel) -> Cell:
@@ -82,8 +88,8 @@ def _entry(entry: Entry, column: Column, panel: Panel) -> Cell:
 
 
 def _scale(panel: Panel, column: str) -> float:
-    """Scores and shares become per cent; corruption errors are."""
-    return 1.0 if panel.metric == CE and column not in (DROP, WON_BACK) else 100.0
+    """Scores and shares become per cent; errors against a baseline are."""
+    return 1.0 if MEASURES[panel.metric].error and column not in (DROP, WON_BACK) else 100.0
 
 
 def _cell(estimate: Estimate, scale: float, mark: str = "", *, best: bool = False) -> Cell:
@@ -101,6 +107,7 @@ def _interval(interval: Interval | None, scale: float = 100.0) -> str:
 
 
 def _score_notes(panel: Panel, baseline: str) -> Iterator[str]:
+    measure, samples = MEASURES[panel.metric], _samples(panel)
     steps = ", ".join(map(str, panel.severities))
     yield (
         (
@@ -110,16 +117,18 @@ def _score_notes(panel: Panel, baseline: str) -> Iterator[str]:
             if steps
             else ""
         )
-        + "Below, 95 % bootstrap intervals over questions. The best of each column stands out."
+        + f"Below, 95 % bootstrap intervals over {samples}. The best of each column stands out."
     )
+    if panel.absent and measure.statistic != "mean":
+        yield f"Mean over the classes that there is an image of; there is none of {', '.join(panel.absent)}."
     names = {column.name for column in panel.columns}
     if DROP in names:
         yield (
-            f"{DROP}: {CLEAN} minus the mean over all noises, of the same questions. {WON_BACK}: share of what"
+            f"{DROP}: {CLEAN} minus the mean over all noises, of the same {samples}. {WON_BACK}: share of what"
             f" {baseline} loses to the noises that the method wins back."
         )
-    if ADDED in names:
-        yield f"{ADDED}: the error that noise adds, against what it adds to {baseline}; {baseline} is 100."
+    if measure.added in names:
+        yield f"{measure.added}: the error that noise adds, against what it adds to {baseline}; {baseline} is 100."
     tests = [
         entry.test
         for row in panel.rows
@@ -127,7 +136,7 @@ def _score_notes(panel: Panel, baseline: str) -> Iterator[str]:
         if entry.test and entry.test.samples
     ]
     if tests:
-        kinds = {"mcnemar": "exact McNemar test", "bootstrap": "bootstrap over questions"}
+        kinds = {"mcnemar": "exact McNemar test", "bootstrap": f"bootstrap over {samples}"}
         used = " or ".join(kinds[kind] for kind in kinds if any(test.test == kind for test in tests))
         yield (
             f"* p < 0.05, ** p < 0.01, *** p < 0.001 against {baseline}, in pairs ({used}), Holm-corrected over the"
@@ -185,7 +194,7 @@ def _by_severity(panel: Panel, *, every: bool) -> Iterator[Sheet]:
             f"{panel_title(panel)} · by severity, {what}",
             "method",
             heads,
-            _with_best(rows, lowest=panel.metric == CE),
+            _with_best(rows, lowest=bool(MEASURES[panel.metric].error)),
         )
 
 

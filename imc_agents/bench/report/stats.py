@@ -1,16 +1,13 @@
-"""Uncertainty of benchmark scores: bootstrap over samples, paired tests, correction for many comparisons.
-
-Scores come as arrays of samples by cells, float64, with NaN where a sample was not scored. All cells are resampled
-together, so anything computed from several of them (a mean over noises, a drop against clean) keeps its pairing.
-"""
+"""Tests of a benchmark: two methods on the same samples, with the bootstrap over samples or McNemar's exact test."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from imc_agents.text.metrics import Interval, Paired
+from imc_agents.bench.report.bootstrap import RESAMPLES, bootstrap_means, column_means
+from imc_agents.text.metrics import Paired
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,21 +15,7 @@ if TYPE_CHECKING:
 
     Array = NDArray[np.float64]
 
-__all__ = [
-    "RESAMPLES",
-    "PairedTest",
-    "bootstrap_means",
-    "bootstrap_sums",
-    "column_means",
-    "divided",
-    "holm",
-    "mcnemar",
-    "paired_tests",
-    "percentiles",
-]
-
-RESAMPLES = 10_000
-_BLOCK = 4_000_000  # drawn samples held at once, which bounds the memory for large data sets
+__all__ = ["PairedTest", "gap_tests", "holm", "mcnemar", "paired_tests"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +25,9 @@ class PairedTest:
     Attributes:
         samples: Samples that both were scored on, in one cell at least.
         left_out: Pairs of which only one was scored.
-        difference: Mean score of the second minus that of the first on the pairs; cells weigh the same.
-        wins: Pairs in which the second scored higher.
-        losses: Pairs in which it scored lower.
+        difference: Figure of the second minus that of the first on the pairs; cells weigh the same.
+        wins: Pairs in which the second scored higher; None where a single sample has no score, as for an area.
+        losses: Pairs in which it scored lower, likewise.
         p: Two-sided; 1 where there are no pairs.
         test: The exact one for a single cell of right and wrong, else the bootstrap over samples.
     """
@@ -52,8 +35,8 @@ class PairedTest:
     samples: int
     left_out: int
     difference: float
-    wins: int
-    losses: int
+    wins: int | None
+    losses: int | None
     p: float
     test: Literal["mcnemar", "bootstrap"]
 
@@ -71,79 +54,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
         adjusted[index] = highest
     return adjusted
-
-
-def column_means(scores: Array) -> Array:
-    """Return the mean of each cell over its scored samples; NaN where there is none.
-
-    Args:
-        scores: [samples, cells].
-    """
-    import numpy as np
-
-    scored = ~np.isnan(scores)
-    with np.errstate(invalid="ignore"):
-        return np.where(scored, scores, 0.0).sum(axis=0) / scored.sum(axis=0)
-
-
-def bootstrap_sums(values: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Array:
-    """Return the sums of all cells in each resample of the samples.
-
-    Args:
-        values: [samples, cells], without NaN.
-        seed: Seed of the resampling.
-        resamples: Number of resamples.
-
-    Returns:
-        [resamples, cells].
-    """
-    import numpy as np
-
-    return np.concatenate([drawn @ values for drawn in _draws(len(values), seed, resamples)])
-
-
-def bootstrap_means(scores: Array, *, seed: int = 0, resamples: int = RESAMPLES) -> Array:
-    """Return the means of all cells in each resample of the samples; NaN where no scored sample was drawn.
-
-    Args:
-        scores: [samples, cells].
-        seed: Seed of the resampling.
-        resamples: Number of resamples.
-
-    Returns:
-        [resamples, cells].
-    """
-    import numpy as np
-
-    scored = ~np.isnan(scores)
-    if scored.all():
-        return bootstrap_sums(scores, seed=seed, resamples=resamples) / len(scores)
-    both = np.hstack([np.where(scored, scores, 0.0), scored.astype(np.float64)])
-    sums, counts = np.hsplit(bootstrap_sums(both, seed=seed, resamples=resamples), 2)
-    return divided(sums, counts)
-
-
-def divided(above: Array, below: Array) -> Array:
-    """Return ``above / below``, elementwise; NaN where ``below`` is not positive."""
-    import numpy as np
-
-    # Differences of rates that are equal on paper may leave the last bit of a float behind.
-    return np.divide(above, below, out=np.full_like(above, np.nan), where=below > 1e-12)
-
-
-def percentiles(replicates: Array) -> Interval | None:
-    """Return the 95 % percentile interval; None where more than one replicate in forty is not defined.
-
-    Args:
-        replicates: [resamples], NaN where the statistic does not exist.
-    """
-    import numpy as np
-
-    defined = replicates[~np.isnan(replicates)]
-    if len(defined) < 0.975 * max(1, len(replicates)):
-        return None
-    low, high = np.quantile(defined, [0.025, 0.975])
-    return Interval(float(low), float(high))
 
 
 def paired_tests(
@@ -202,22 +112,57 @@ def paired_tests(
     return found
 
 
+def gap_tests(
+    gaps: Array,
+    first: Array,
+    second: Array,
+    groups: Sequence[Sequence[int]],
+    *,
+    turns: bool = True,
+) -> list[PairedTest]:
+    """Compare two methods by figures that are no mean over samples, once for each group of cells.
+
+    p is that of ``paired_tests`` with resamples, of those in which the figure exists.
+
+    Args:
+        gaps: Figure of the other method minus that of the baseline, on the samples scored in both,
+            [1 + resamples, cells]; the first row is of the samples as they are.
+        first: Scores of the baseline, [samples, cells].
+        second: Scores of the other method, in the same order.
+        groups: For each test the cells that it is about.
+        turns: Whether single samples win and lose.
+    """
+    import numpy as np
+
+    differences = second - first
+    one_only = np.isnan(first) != np.isnan(second)
+    found: list[PairedTest] = []
+    for group in groups:
+        held = [cell for cell in group if not np.isnan(gaps[0, cell])]
+        kept = differences[:, held]
+        mean, p = 0.0, 1.0
+        if held:
+            mean = float(gaps[0, held].mean())
+            strays = (gaps[1:, held] - gaps[0, held]).mean(axis=1)
+            defined = strays[~np.isnan(strays)]
+            p = (1 + int((np.abs(defined) >= abs(mean) - 1e-12).sum())) / (1 + len(defined))
+        found.append(
+            PairedTest(
+                samples=int((~np.isnan(kept)).any(axis=1).sum()),
+                left_out=int(one_only[:, list(group)].sum()),
+                difference=mean,
+                wins=int((kept > 0).sum()) if turns else None,
+                losses=int((kept < 0).sum()) if turns else None,
+                p=p,
+                test="bootstrap",
+            )
+        )
+    return found
+
+
 def _binary(differences: Array) -> bool:
     """Whether McNemar's test is for these: at most one cell, and no score between 0 and 1."""
     import numpy as np
 
     held = differences[~np.isnan(differences)]
     return differences.shape[1] <= 1 and bool(np.isin(held, (-1.0, 0.0, 1.0)).all())
-
-
-def _draws(samples: int, seed: int, resamples: int) -> Iterator[Array]:
-    """Yield, in blocks of resamples, how often each sample was drawn: [block, samples]."""
-    import numpy as np
-
-    generator = np.random.Generator(np.random.PCG64(seed))
-    block = max(1, _BLOCK // max(1, samples))
-    for start in range(0, resamples, block):
-        rows = min(block, resamples - start)
-        drawn = generator.integers(0, samples, (rows, samples)) + np.arange(rows)[:, None] * samples
-        counts = np.bincount(drawn.ravel(), minlength=rows * samples)
-        yield counts.reshape(rows, samples).astype(np.float64)

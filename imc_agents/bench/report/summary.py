@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from imc_agents.bench.outcomes import BASELINE, NOT_SCORED, BenchRun, Outcome
-from imc_agents.bench.report.panels import REPORTED, Panel, make_panel
+from imc_agents.bench.report.against import Against
+from imc_agents.bench.report.measures import REPORTED
+from imc_agents.bench.report.panels import Panel, make_panel
 from imc_agents.bench.report.restoration import Restoration, restorations
 from imc_agents.bench.report.scores import methods_of
 from imc_agents.errors import UsageError, nearest
@@ -45,6 +47,7 @@ class Report:
         panels: One a model, data set and metric.
         restorations: Of text noises, one a model and data set.
         counts: One a model, data set and method.
+        against: Errors against those of another run, where one was named.
     """
 
     run: str
@@ -55,6 +58,7 @@ class Report:
     panels: tuple[Panel, ...]
     restorations: tuple[Restoration, ...]
     counts: tuple[Counts, ...]
+    against: Against | None = None
 
 
 def summarise_run(run: BenchRun, metrics: Sequence[str], baseline: str | None = None) -> Report:
@@ -62,7 +66,7 @@ def summarise_run(run: BenchRun, metrics: Sequence[str], baseline: str | None = 
 
     Args:
         run: The run; what is there of it is reported.
-        metrics: Of ``REPORTED``; those that no question is for are left out.
+        metrics: Of ``REPORTED``; those that no question or image is for are left out.
         baseline: Method that the others are compared with; default ``none``, or the first where that is lacking.
 
     Raises:
@@ -91,6 +95,12 @@ def summarise_run(run: BenchRun, metrics: Sequence[str], baseline: str | None = 
     ]
     if not panels:
         kinds = ", ".join(sorted({outcome.kind for outcome in run.outcomes}))
+        if any(outcome.options for outcome in run.outcomes):
+            kinds += (
+                ", of classes with scores"
+                if any(o.scores for o in run.outcomes)
+                else ", of classes without scores"
+            )
         raise UsageError(
             f"--metric: none of {', '.join(metrics)} is for the questions of {run.name}, which are {kinds}"
         )
