@@ -57,6 +57,12 @@ COMMANDS: dict[str, Entry] = {
     "noise": Entry("noise", "app", "Add seeded noise to text and images.", _STUDY),
     "data": Entry("data", "app", "Look through copies of medical data sets.", _STUDY),
     "bench": Entry("bench", "app", "Measure refinement against baselines.", _STUDY),
+    "adapt": Entry(
+        "adapt",
+        "app",
+        "Adapt CLIP encoders with a few clean images (RobustMedCLIP) and judge them under noise.",
+        _STUDY,
+    ),
     "doctor": Entry(
         "doctor", "doctor", "Check what is installed and where models and word lists come from.", _STUDY
     ),

@@ -11,26 +11,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imc_agents.errors import BackendUnreachableError, ConfigError, nearest
-from imc_agents.vision.encoders.partial import tensor_digest
+from imc_agents.errors import ConfigError
+from imc_agents.vision.encoders.open_clip_models import Created, create
 from imc_agents.vision.encoders.protocol import PATCHES, Encoded, EncoderInfo, Packed, check_layers, on_cpu
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["OpenClipEncoder", "load"]
-
-_SCHEMAS = ("hf-hub", "local-dir")
-_PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl")
-_HUB_CONFIG = "open_clip_config.json"
-_HUB_WEIGHTS = "open_clip_model.safetensors"
+__all__ = ["OpenClipEncoder", "has_patch_tokens", "load", "wrap"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,118 +106,73 @@ class OpenClipEncoder:
 
 
 def load(spec: str, *, device: str = "cpu", dtype: str = "auto") -> OpenClipEncoder:
-    """Load a CLIP model.
+    """Load the vision transformer of a CLIP model.
 
     Args:
-        spec: ``NAME``, ``NAME:PRETRAINED`` with a tag that open_clip knows, ``NAME:PATH`` with safetensors weights,
-            ``hf-hub:REPOSITORY``, or a folder in the layout that open_clip pushes to hubs.
+        spec: See ``create``.
         device: Where it runs.
         dtype: Of weights and features; ``auto`` is float32.
 
     Raises:
-        ConfigError: an unknown name or tag, weights that do not fit or would be unpickled, or no vision transformer.
-        BackendUnreachableError: the weights are on a hub that does not give them.
+        ConfigError: as ``create``, or there is no vision transformer.
+        BackendUnreachableError: as ``create``.
+    """
+    return wrap(create(spec), device=device, dtype=dtype)
+
+
+def has_patch_tokens(visual: Any) -> bool:
+    """Whether an image encoder is a vision transformer, of which tokens can be calibrated."""
+    if hasattr(visual, "trunk"):
+        parts = ("blocks", "patch_embed", "norm", "num_prefix_tokens")
+        return all(hasattr(visual.trunk, part) for part in parts)
+    return hasattr(visual, "transformer") and hasattr(visual, "conv1")
+
+
+def wrap(created: Created, *, device: str = "cpu", dtype: str = "auto") -> OpenClipEncoder:
+    """Make an encoder of a CLIP model that is there already, which is moved to the device.
+
+    Args:
+        created: The model.
+        device: As in ``load``.
+        dtype: As in ``load``.
+
+    Raises:
+        ConfigError: it has no vision transformer.
     """
     import torch
 
-    name, pretrained = _split(spec)
-    model, transform, tokenizer = _created(spec, name, pretrained)
-    visual = model.visual
-    blocks, patches = _parts(visual, spec)
+    visual = created.model.visual
+    blocks, patches = _parts(visual, created.spec)
     kind: Any = torch.float32 if dtype == "auto" else getattr(torch, dtype)
-    model = model.to(device=device, dtype=kind).eval().requires_grad_(False)
-    size = visual.image_size
-    shortest = min(size) if isinstance(size, tuple) else size
+    model = created.model.to(device=device, dtype=kind)
     width = int(patches.out_channels if hasattr(patches, "out_channels") else patches.proj.out_channels)
     prefix = int(visual.trunk.num_prefix_tokens) if hasattr(visual, "trunk") else 1
     facts = json.dumps(visual.preprocess_cfg, sort_keys=True, default=str)
     info = EncoderInfo(
-        spec=f"open_clip:{spec}",
+        spec=f"open_clip:{created.spec}",
         family="open_clip",
-        revision=tensor_digest(dict(visual.state_dict()), type(visual).__name__),
+        revision=created.revision,
         preprocessing=hashlib.sha256(facts.encode()).hexdigest()[:16],
         width=width,
         layer_width=width,
         depth=len(blocks),
-        image_size=int(shortest),
+        image_size=created.image_size,
         prefix_tokens=prefix,
         dtype=str(kind).removeprefix("torch."),
     )
-    return OpenClipEncoder(info, model, transform, tokenizer, device)
-
-
-def _split(spec: str) -> tuple[str, str | None]:
-    """Name and weights of a spec; a folder becomes open_clip's own name for it."""
-    folder = Path(spec).expanduser()
-    if folder.is_dir():
-        for file in (_HUB_CONFIG, _HUB_WEIGHTS):
-            if not (folder / file).is_file():
-                raise ConfigError(
-                    f"{folder} holds no {file}; an open_clip folder has {_HUB_CONFIG} and {_HUB_WEIGHTS}"
-                )
-        return f"local-dir:{folder}", None
-    if spec.partition(":")[0] in _SCHEMAS:
-        return spec, None
-    name, _, pretrained = spec.partition(":")
-    return name, pretrained or None
-
-
-def _created(spec: str, name: str, pretrained: str | None) -> tuple[Any, Any, Any]:
-    import open_clip
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-    from open_clip import factory
-
-    library: Any = open_clip
-    if name.partition(":")[0] not in _SCHEMAS:
-        known: list[str] = library.list_models()
-        if name not in known:
-            raise ConfigError(
-                f"open_clip knows no model {name!r}{nearest(name, known)}; a folder in its layout is named by its path"
-            )
-        tags: list[str] = library.list_pretrained_tags_by_model(name)
-        if pretrained is None:
-            raise ConfigError(
-                f"open_clip:{name} names no weights, and random ones see nothing; write open_clip:{name}:TAG with one "
-                f"of {', '.join(tags) or 'no tags'}, or open_clip:{name}:FILE.safetensors"
-            )
-        if pretrained not in tags:
-            path = Path(pretrained).expanduser()
-            if path.suffix in _PICKLES:
-                raise ConfigError(f"{path}: pickled weights can run code; convert them to safetensors")
-            if not path.is_file():
-                raise ConfigError(
-                    f"open_clip:{spec}: {pretrained!r} is no file and no tag of {name}{nearest(pretrained, tags)}; its "
-                    f"tags: {', '.join(tags)}"
-                )
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of activations that a name implies, which the weights' authors chose
-            made: Any = factory.create_model_from_pretrained(name, pretrained=pretrained, weights_only=True)
-            return made[0], made[1], library.get_tokenizer(name)
-    except (HfHubHTTPError, LocalEntryNotFoundError, ConnectionError) as error:
-        raise BackendUnreachableError(
-            f"open_clip:{spec}: its weights cannot be fetched ({' '.join(str(error).split())[:200]}); "
-            "name a local folder"
-        ) from error
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ConfigError(f"open_clip:{spec} cannot be loaded: {reason}") from error
+    return OpenClipEncoder(info, model, created.transform, created.tokenizer, device)
 
 
 def _parts(visual: Any, spec: str) -> tuple[Any, Any]:
     """The list of blocks and the patch embedding of a vision transformer."""
+    if not has_patch_tokens(visual):
+        raise ConfigError(
+            f"open_clip:{spec} has a vision encoder {type(visual).__name__} without patch tokens; take a model with a "
+            "vision transformer (ViT)"
+        )
     if hasattr(visual, "trunk"):
-        trunk = visual.trunk
-        if all(hasattr(trunk, part) for part in ("blocks", "patch_embed", "norm", "num_prefix_tokens")):
-            return trunk.blocks, trunk.patch_embed
-    elif hasattr(visual, "transformer") and hasattr(visual, "conv1"):
-        return visual.transformer.resblocks, visual.conv1
-    raise ConfigError(
-        f"open_clip:{spec} has a vision encoder {type(visual).__name__} without patch tokens; take a model with a "
-        "vision transformer (ViT)"
-    )
+        return visual.trunk.blocks, visual.trunk.patch_embed
+    return visual.transformer.resblocks, visual.conv1
 
 
 def _packed(tokens: Tensor) -> Packed:

@@ -6,7 +6,7 @@ from imc_agents.errors import ConfigError
 from imc_agents.openmp import wait_passively
 from imc_agents.vision.encoders.protocol import DTYPES, Encoder
 
-__all__ = ["load_encoder"]
+__all__ = ["check_device", "load_encoder"]
 
 
 def load_encoder(spec: str, *, device: str = "cpu", dtype: str = "auto") -> Encoder:
@@ -30,7 +30,7 @@ def load_encoder(spec: str, *, device: str = "cpu", dtype: str = "auto") -> Enco
             f"encoder {spec!r}: write it as mllm:CHECKPOINT or open_clip:NAME[:PRETRAINED or PATH]"
         )
     wait_passively()
-    _check_device(device)
+    check_device(device)
     if kind == "mllm":
         from imc_agents.vision.encoders.mllm import load as load_mllm
 
@@ -40,7 +40,12 @@ def load_encoder(spec: str, *, device: str = "cpu", dtype: str = "auto") -> Enco
     return load_open_clip(name, device=device, dtype=dtype)
 
 
-def _check_device(device: str) -> None:
+def check_device(device: str) -> None:
+    """Check that a device is there.
+
+    Raises:
+        ConfigError: it is not.
+    """
     import torch
 
     try:
