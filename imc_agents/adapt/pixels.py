@@ -24,6 +24,7 @@ __all__ = ["Pixels", "ahead"]
 
 T = TypeVar("T")
 R = TypeVar("R")
+A = TypeVar("A", "NDArray[np.uint8]", "Tensor")
 
 _AHEAD = 2
 _KEPT_BYTES = 2**30
@@ -32,8 +33,7 @@ _KEPT_BYTES = 2**30
 class Pixels:
     """The images of a set at the size and in the form that an encoder takes.
 
-    As uint8 they are read once, as far as they fit in ``keep`` bytes; preprocessing is done again each time, which
-    costs little, and four times as many can be kept.
+    Each is read once, and preprocessed once where it is not altered, as far as that fits in ``keep`` bytes.
 
     Args:
         images: The set.
@@ -45,19 +45,32 @@ class Pixels:
         self._images = images
         self._created = created
         self._room = keep
-        self._kept: dict[int, NDArray[np.uint8]] = {}
+        self._arrays: dict[int, NDArray[np.uint8]] = {}
+        self._inputs: dict[int, Tensor] = {}
 
     def array(self, index: int) -> NDArray[np.uint8]:
         """One image with its shorter side as the encoder takes it, uint8 [H, W, 3]; safe in several threads."""
         import numpy as np
 
-        kept = self._kept.get(index)
-        if kept is None:
-            kept = np.asarray(at_encoder_size(self._images.load(index), self._created.image_size))
-            if self._room >= kept.nbytes:
-                self._room -= kept.nbytes
-                self._kept[index] = kept
-        return kept
+        kept = self._arrays.get(index)
+        if kept is not None:
+            return kept
+        array = np.asarray(at_encoder_size(self._images.load(index), self._created.image_size))
+        return self._keep(self._arrays, index, array)
+
+    def input(self, index: int) -> Tensor:
+        """One image preprocessed, (3, height, width) float32; safe in several threads."""
+        kept = self._inputs.get(index)
+        if kept is not None:
+            return kept
+        image = at_encoder_size(self._images.load(index), self._created.image_size)
+        return self._keep(self._inputs, index, self._created.transform(image))
+
+    def _keep(self, kept: dict[int, A], index: int, value: A) -> A:
+        if self._room >= value.nbytes:
+            self._room -= value.nbytes
+            kept[index] = value
+        return value
 
     def batches(
         self,
@@ -74,8 +87,9 @@ class Pixels:
         from PIL import Image
 
         def one(index: int) -> Tensor:
-            array = self.array(index)
-            return self._created.transform(Image.fromarray(array if alter is None else alter(array, index)))
+            if alter is None:
+                return self.input(index)
+            return self._created.transform(Image.fromarray(alter(self.array(index), index)))
 
         def load(batch: list[int]) -> tuple[list[int], Tensor]:
             return batch, torch.stack([one(index) for index in batch])

@@ -26,7 +26,7 @@ from imc_agents.vision.encoders.open_clip_models import Created
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["InterruptedFitError", "Step", "train"]
+__all__ = ["InterruptedFitError", "Step", "embed", "open_step", "train"]
 
 _NAMED = 5
 
@@ -44,6 +44,7 @@ class Step:
         head: Of the classes.
         optimizer: Of the adapters' weights.
         scaler: Scales gradients where they are of 16 bits.
+        labels: (all images,) int64.
         weights: (classes,) float32 in the loss; on the model's device.
         precision: Of the forward pass.
     """
@@ -52,19 +53,19 @@ class Step:
     head: Head
     optimizer: Any
     scaler: Any
+    labels: Tensor
     weights: Tensor
     precision: str
 
-    def take(self, parts: Iterator[tuple[Sequence[int], Tensor]], labels: Tensor, count: int) -> float:
+    def take(self, parts: Iterator[tuple[Sequence[int], Tensor]], count: int) -> float:
         """Go one step; return its loss, which is not finite where nothing was changed.
 
         Args:
             parts: Batches to draw from: the images' indices and pixels (images, 3, height, width).
-            labels: (all images,) int64.
             count: How many of the parts belong to this step.
         """
         drawn = [next(parts) for _ in range(count)]
-        rows = [labels[list(indices)] for indices, _ in drawn]
+        rows = [self.labels[list(indices)] for indices, _ in drawn]
         device = self.weights.device
         whole = sum(self.weights[found.to(device)].sum() for found in rows)
         total = 0.0
@@ -83,6 +84,34 @@ class Step:
 
         logits = self.head.logits(embed(self.adapted, pixels, self.precision))
         return cross_entropy(logits, truth, self.weights, reduction="sum")
+
+
+def open_step(
+    created: Created, head: Head, shots: LabelledImages, settings: FitSettings, device: str = "cpu"
+) -> Step:
+    """Put fresh adapters on a model, and make what trains them.
+
+    Raises:
+        ConfigError: as ``attach``, or the precision needs a GPU.
+        UsageError: as ``attach``.
+    """
+    import torch
+
+    if settings.precision == "float16" and device == "cpu":
+        raise ConfigError("--precision float16 needs a GPU; take bfloat16 or float32")
+    adapted = attach(created.model.to(device), settings)
+    optimizer = torch.optim.AdamW(
+        trained(adapted).values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    return Step(
+        adapted=adapted,
+        head=head.to(device),
+        optimizer=optimizer,
+        scaler=torch.amp.GradScaler(device.partition(":")[0], enabled=settings.precision == "float16"),
+        labels=torch.from_numpy(shots.labels),
+        weights=_weights(shots, settings).to(device),
+        precision=settings.precision,
+    )
 
 
 def embed(model: Any, pixels: Tensor, precision: str) -> Tensor:
@@ -129,18 +158,8 @@ def train(
     """
     import torch
 
-    if settings.precision == "float16" and device == "cpu":
-        raise ConfigError("--precision float16 needs a GPU; take bfloat16 or float32")
-    adapted = attach(_moved(created, device).model, settings)
-    weights = trained(adapted)
-    optimizer = torch.optim.AdamW(
-        weights.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
-    )
-    scaler: Any = torch.amp.GradScaler(device.partition(":")[0], enabled=settings.precision == "float16")
-    step = Step(
-        adapted, head.to(device), optimizer, scaler, _weights(shots, settings).to(device), settings.precision
-    )
-    labels = torch.from_numpy(shots.labels)
+    step = open_step(created, head, shots, settings, device)
+    adapted, optimizer, scaler = step.adapted, step.optimizer, step.scaler
     pixels, judged = Pixels(shots, created), Pixels(validation, created)
     progress = load_state(folder, adapted, optimizer, scaler, made_with)
 
@@ -160,7 +179,7 @@ def train(
         left = [[order[row] for row in part] for parts in plan[progress.step :] for part in parts]
         ready = pixels.batches(left)
         for parts in plan[progress.step :]:
-            loss = step.take(ready, labels, len(parts))
+            loss = step.take(ready, len(parts))
             if not torch.isfinite(torch.tensor(loss)):
                 rows = [order[row] for part in parts for row in part]
                 raise DataError(_nan(folder, shots, rows, epoch, progress))
@@ -180,11 +199,6 @@ def train(
         keep()
         tell(epoch, done)
     return progress
-
-
-def _moved(created: Created, device: str) -> Created:
-    """Move a model."""
-    return replace(created, model=created.model.to(device))
 
 
 def _weights(shots: LabelledImages, settings: FitSettings) -> Tensor:

@@ -67,19 +67,15 @@ def adapt_eval(
     Interrupted, the same command goes on with the conditions that are missing.
     """
     from imc_agents.adapt.evaluate import EvalRequest, evaluate, plan_eval
-    from imc_agents.commands.adapt_options import check_device
-    from imc_agents.commands.bench_options import names, numbers
+    from imc_agents.commands.adapt_options import check_device, severity_numbers
+    from imc_agents.commands.bench_options import names
     from imc_agents.commands.bench_report import bench_report
     from imc_agents.commands.progress import watched
     from imc_agents.errors import UsageError
-    from imc_agents.noise.registry import check_severity
 
     check_device(device)
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output} is a file; name a folder for the evaluation")
-    wanted = numbers(severities, "--severities", "numbers from 1 to 5 by comma, e.g. 1,3,5")
-    for severity in wanted:
-        check_severity(severity)
     request = EvalRequest(
         encoder=encoder,
         data=data,
@@ -89,7 +85,7 @@ def adapt_eval(
         suite=suite,
         table=table,
         noises=names(noises) if noises is not None else None,
-        severities=wanted,
+        severities=severity_numbers(severities),
         prompts=prompts,
         limit=limit,
         seed=seed,

@@ -13,7 +13,7 @@ from imc_agents.errors import UsageError, nearest
 if TYPE_CHECKING:
     from imc_agents.adapt.settings import FitSettings
 
-__all__ = ["check_device", "fit_settings", "stopping"]
+__all__ = ["check_device", "fit_settings", "severity_numbers", "stopping"]
 
 _CHOICES = {
     "qkv": ("separate", "fused"),
@@ -45,6 +45,21 @@ def fit_settings(**values: Any) -> FitSettings:
             f"--shots {values['shots']:g}: a share of the training images, at most 1; 0.1 is 10 %"
         )
     return FitSettings(**values)
+
+
+def severity_numbers(listed: str) -> tuple[int, ...]:
+    """The severities in a list by comma.
+
+    Raises:
+        UsageError: something in it is no number from 1 to 5.
+    """
+    from imc_agents.commands.bench_options import numbers
+    from imc_agents.noise.registry import check_severity
+
+    found = numbers(listed, "--severities", "numbers from 1 to 5 by comma, e.g. 1,3,5")
+    for severity in found:
+        check_severity(severity)
+    return found
 
 
 def check_device(device: str) -> None:

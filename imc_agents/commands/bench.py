@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from imc_agents.commands.bench_adapt import bench_adapt, bench_adapt_cost
 from imc_agents.commands.bench_image import bench_calibration, bench_image
 from imc_agents.commands.bench_noise import bench_noise
 from imc_agents.commands.bench_options import (
@@ -195,6 +196,8 @@ app.command("compare")(bench_compare)
 app.command("serving")(bench_serving)
 app.command("image")(bench_image)
 app.command("calibration")(bench_calibration)
+app.command("adapt")(bench_adapt)
+app.command("adapt-cost")(bench_adapt_cost)
 app.command("noise")(bench_noise)
 
 
