@@ -27,6 +27,13 @@ KINDS = {
     "norm behind the pool": {**OWN, "pool_type": "avg", "final_ln_after_pool": True},
     "timm, class token": {**TIMM, "timm_pool": "token", "timm_proj": "linear"},
     "timm, mean": {**TIMM, "timm_pool": "avg", "timm_proj": "linear"},
+    "timm, images of any size": {
+        **TIMM,
+        "timm_model_name": "test_vit",
+        "image_size": 160,
+        "timm_pool": "token",
+        "timm_proj": "linear",
+    },
 }
 
 

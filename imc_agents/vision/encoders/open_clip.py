@@ -180,6 +180,14 @@ def _packed(tokens: Tensor) -> Packed:
     return Packed(tokens.reshape(images * count, width), (count,) * images)
 
 
+def _in_a_row(state: Any, patches: Any) -> Any:
+    """The output of a patch embedding as (images, tokens, width)."""
+    if state.ndim != 4:
+        return state
+    # timm puts the width last where images may be of any size.
+    return state.flatten(1, 2) if getattr(patches, "output_fmt", "") == "NHWC" else state.flatten(2).mT
+
+
 @contextmanager
 def _states(visual: Any, layers: set[int]) -> Generator[dict[int, Tensor]]:
     """Collect (images, tokens, width) behind the given blocks of the run within; 0 is what the first one is given."""
@@ -190,7 +198,7 @@ def _states(visual: Any, layers: set[int]) -> Generator[dict[int, Tensor]]:
 
     def keep(layer: int, state: Any) -> None:
         if layer == PATCHES:
-            states[layer] = state.flatten(2).transpose(1, 2) if state.ndim == 4 else state
+            states[layer] = _in_a_row(state, patches)
         else:
             states[layer] = state.transpose(0, 1) if last_first else state
 
