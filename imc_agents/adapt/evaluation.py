@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imc_agents.adapt.state import replaced
+from imc_agents.adapt.state import part_of, replaced
 from imc_agents.errors import UsageError
 
 if TYPE_CHECKING:
@@ -105,11 +105,15 @@ def write_plan(folder: Path, plan: Evaluation) -> None:
         "ids": plan.ids,
     }
     text = json.dumps(record, ensure_ascii=False) + "\n"
+    others = [found.name for found in folder.iterdir()] if folder.is_dir() else []
+    # An evaluation that was killed while it wrote its plan leaves these two.
+    if set(others) - {_CONDITIONS, part_of(folder / FILE_NAME).name}:
+        raise UsageError(f"{folder}: holds something else, such as {min(others)}; name a new folder")
     try:
         (folder / _CONDITIONS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{folder}: cannot be created ({error.strerror}); name another folder") from error
-    replaced(folder / FILE_NAME, lambda part: part.write_text(text, encoding="utf-8"))
+    replaced(folder / FILE_NAME, text.encode())
 
 
 def read_plan(folder: Path) -> Evaluation:
@@ -121,7 +125,7 @@ def read_plan(folder: Path) -> Evaluation:
     path = folder / FILE_NAME
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return Evaluation(
+        plan = Evaluation(
             made_with=dict(record["made_with"]),
             methods=tuple(record["methods"]),
             classes=tuple(record["classes"]),
@@ -129,6 +133,8 @@ def read_plan(folder: Path) -> Evaluation:
             labels=tuple(record["labels"]),
             conditions=tuple(Condition(*found) for found in record["conditions"]),
         )
+        _check(plan)
+        return plan
     except OSError as error:
         raise UsageError(
             f"{folder}: holds no {FILE_NAME} ({error.strerror}); name a folder of `imc adapt eval`"
@@ -137,18 +143,22 @@ def read_plan(folder: Path) -> Evaluation:
         raise UsageError(f"{path}: damaged ({error}); evaluate again") from error
 
 
+def _check(plan: Evaluation) -> None:
+    if missing := {"encoder", "data"} - set(plan.made_with):
+        raise ValueError(f"no {min(missing)}")
+    if len(plan.labels) != len(plan.ids) or not set(plan.labels) <= set(range(len(plan.classes))):
+        raise ValueError("the labels are not those of the images")
+
+
 def write_logits(folder: Path, condition: Condition, logits: Mapping[str, Tensor]) -> None:
     """Write the logits of a condition, by method (images, classes) float32.
 
     Raises:
         UsageError: the folder cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    replaced(
-        folder / _CONDITIONS / condition.file,
-        lambda part: save_file(dict(logits), part, metadata={"format": "pt"}),
-    )
+    replaced(folder / _CONDITIONS / condition.file, save(dict(logits), {"format": "pt"}))
 
 
 def read_logits(folder: Path, condition: Condition) -> dict[str, NDArray[np.float32]] | None:

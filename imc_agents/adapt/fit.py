@@ -15,6 +15,7 @@ from typing import Any
 from imc_agents.adapt.class_prompts import load_class_prompts
 from imc_agents.adapt.classifier import Head, make_head
 from imc_agents.adapt.labelled import LabelledImages, open_labelled, splits_of
+from imc_agents.adapt.lora import check_rank
 from imc_agents.adapt.settings import FitSettings
 from imc_agents.adapt.shots import few_shots, hold_out
 from imc_agents.adapt.state import Epoch, Progress, finished_record, write_record
@@ -23,7 +24,7 @@ from imc_agents.errors import UsageError
 from imc_agents.openmp import wait_passively
 from imc_agents.vision.encoders.open_clip_models import Created, create
 
-__all__ = ["FitPlan", "create_encoder", "fit", "plan_fit"]
+__all__ = ["FitPlan", "create_encoder", "finished", "fit", "plan_fit"]
 
 _PREFIX = "open_clip:"
 _HELD_OUT = 0.2
@@ -95,6 +96,7 @@ def plan_fit(encoder: str, data: Path, prompts: Path | None, settings: FitSettin
     shots = images.subset(few_shots(images, settings.shots, settings.seed))
     texts = load_class_prompts(images.name, images.classes, prompts)
     created = create_encoder(encoder)
+    check_rank(created.model, settings.rank)
     made_with = {
         **settings.model_dump(),
         "encoder": encoder,
@@ -107,6 +109,15 @@ def plan_fit(encoder: str, data: Path, prompts: Path | None, settings: FitSettin
     }
     head = make_head(created, texts.texts)
     return FitPlan(created, head, shots, validation, held_out, settings, made_with)
+
+
+def finished(plan: FitPlan, folder: Path) -> dict[str, Any] | None:
+    """The record of the adapter in a folder where this fit is finished already, or None.
+
+    Raises:
+        UsageError: as ``finished_record``.
+    """
+    return finished_record(folder, plan.made_with)
 
 
 def fit(
@@ -131,7 +142,7 @@ def fit(
     Raises:
         InterruptedFitError, DataError, ConfigError, UsageError: as ``train``.
     """
-    there = finished_record(folder, plan.made_with)
+    there = finished(plan, folder)
     if there is not None:
         return there
     try:

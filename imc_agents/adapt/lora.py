@@ -27,6 +27,7 @@ __all__ = [
     "ADAPTER_WEIGHTS",
     "Targets",
     "attach",
+    "check_rank",
     "find_targets",
     "load_adapter",
     "trained",
@@ -93,6 +94,20 @@ def find_targets(model: Any) -> Targets:
     return Targets("convolutions", convolutions, ())
 
 
+def check_rank(model: Any, rank: int) -> None:
+    """Check that adapters of this rank can be put on a CLIP model's image encoder.
+
+    Raises:
+        ConfigError: as ``find_targets``.
+        UsageError: the rank is below 1, or above the width of the encoder.
+    """
+    width = find_targets(model).width
+    if rank < 1:
+        raise UsageError(f"--rank {rank}: an adapter needs a rank of 1 or more; published are 8 and 16")
+    if width and rank > width:
+        raise UsageError(f"--rank {rank}: the projections are {width} wide; take that at most, e.g. 16")
+
+
 def attach(model: Any, settings: FitSettings) -> Any:
     """Put fresh adapters on a CLIP model; they change nothing until they are trained (B is zero).
 
@@ -107,24 +122,17 @@ def attach(model: Any, settings: FitSettings) -> Any:
         The ``peft.PeftModel``; only adapters need gradients.
 
     Raises:
-        ConfigError: as ``find_targets``, or the encoder computes with the weights of a layer without calling it, so
-            that an adapter would do nothing.
-        UsageError: the rank is below 1, or above the width of the encoder.
+        ConfigError: as ``check_rank``, or the encoder computes with the weights of a layer without calling it, so that
+            an adapter would do nothing.
+        UsageError: as ``check_rank``.
     """
     import torch
 
     wait_passively()
     from peft import LoraConfig, get_peft_model
 
+    check_rank(model, settings.rank)
     targets = find_targets(model)
-    if settings.rank < 1:
-        raise UsageError(
-            f"--rank {settings.rank}: an adapter needs a rank of 1 or more; published are 8 and 16"
-        )
-    if targets.width and settings.rank > targets.width:
-        raise UsageError(
-            f"--rank {settings.rank}: the projections are {targets.width} wide; take that at most, e.g. 16"
-        )
     _check_used(model, targets)
     separate = targets.kind == "fused attention" and settings.qkv == "separate"
     parts = _FUSED if separate else 1
@@ -160,10 +168,10 @@ def load_adapter(model: Any, folder: Path) -> Any:
         The ``peft.PeftModel``.
 
     Raises:
-        UsageError: there is no adapter, it cannot be read, or it was made for another architecture.
+        UsageError: there is no adapter, it cannot be read, is not whole, or was made for another architecture.
     """
     wait_passively()
-    from peft import PeftConfig, PeftModel
+    from peft import PeftConfig, PeftModel, PeftType
 
     for file in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if not (folder / file).is_file():
@@ -174,8 +182,9 @@ def load_adapter(model: Any, folder: Path) -> Any:
         config: Any = PeftConfig.from_pretrained(str(folder))
         held = _shapes(folder / ADAPTER_WEIGHTS)
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise UsageError(f"{folder}: the adapter cannot be read ({reason}); fit it again") from error
+        raise _unreadable(folder, error) from error
+    if config.peft_type != PeftType.LORA:
+        raise UsageError(f"{folder}: is of the kind {config.peft_type.value}; name a LoRA adapter")
     wanted = [*(config.target_modules or ()), *(config.target_parameters or ())]
     targets = find_targets(model)
     if set(wanted) != {*targets.modules, *targets.parameters}:
@@ -184,14 +193,11 @@ def load_adapter(model: Any, folder: Path) -> Any:
             f" {len(targets.modules + targets.parameters)} such as {(targets.modules + targets.parameters)[0]};"
             " name the encoder that it was fitted to"
         )
-    for name, out_in in held.items():
-        fits = _expected(model, name, config.r)
-        if fits != out_in:
-            raise UsageError(
-                f"{folder}: {name} has the shape {list(out_in)}, this encoder needs {list(fits or ())}; name the"
-                " encoder that it was fitted to"
-            )
-    adapted: Any = PeftModel.from_pretrained(model, str(folder))
+    _check_shapes(folder, held, _expected(model, targets, config.r))
+    try:
+        adapted: Any = PeftModel.from_pretrained(model, str(folder))
+    except Exception as error:
+        raise _unreadable(folder, error) from error
     return adapted.eval().requires_grad_(False)
 
 
@@ -254,13 +260,34 @@ def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
         return {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
 
 
-def _expected(model: Any, name: str, rank: int) -> tuple[int, ...] | None:
-    """The shape that an adapter's weight must have, or None where the encoder has no such layer."""
-    path, _, which = name.removeprefix("base_model.model.").removesuffix(".weight").rpartition(".")
-    try:
-        layer = model.get_submodule(path)
-    except AttributeError:
-        return None
-    weight = layer.in_proj_weight if hasattr(layer, "in_proj_weight") else layer.weight
-    first, second, *window = weight.shape
-    return (rank, second, *window) if which == "lora_A" else (first, rank, *(1 for _ in window))
+def _expected(model: Any, targets: Targets, rank: int) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the weights of an adapter that fits."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name in (*targets.modules, *targets.parameters):
+        path = name.rpartition(".")[0] if name in targets.parameters else name
+        weight = model.get_parameter(name if name in targets.parameters else f"{name}.weight")
+        first, second, *window = weight.shape
+        shapes[f"base_model.model.{path}.lora_A.weight"] = (rank, second, *window)
+        shapes[f"base_model.model.{path}.lora_B.weight"] = (first, rank, *(1 for _ in window))
+    return shapes
+
+
+def _check_shapes(folder: Path, held: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:
+    for name in {**wanted, **held}:
+        if name not in held:
+            raise UsageError(f"{folder}: {name} is missing in {ADAPTER_WEIGHTS}; fit the adapter again")
+        if name not in wanted:
+            raise UsageError(
+                f"{folder}: {name} in {ADAPTER_WEIGHTS} is no part of a plain LoRA adapter of this encoder; name"
+                " another one"
+            )
+        if held[name] != wanted[name]:
+            raise UsageError(
+                f"{folder}: {name} has the shape {list(held[name])}, this encoder needs {list(wanted[name])}; name the"
+                " encoder that it was fitted to"
+            )
+
+
+def _unreadable(folder: Path, error: Exception) -> UsageError:
+    reason = " ".join(str(error).split())[:200]
+    return UsageError(f"{folder}: the adapter cannot be read ({reason}); fit it again")

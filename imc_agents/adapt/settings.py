@@ -6,7 +6,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-__all__ = ["FitSettings", "Precision"]
+from imc_agents.errors import ConfigError
+
+__all__ = ["FitSettings", "Precision", "check_precision"]
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -43,3 +45,13 @@ class FitSettings(BaseModel):
     class_weights: Literal["none", "balanced"] = "none"
     precision: Precision = "float32"
     seed: int = 42
+
+
+def check_precision(precision: str, device: str) -> None:
+    """Check that a device trains in a precision.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if precision == "float16" and device == "cpu":
+        raise ConfigError("--precision float16 needs a GPU; take bfloat16 or float32")

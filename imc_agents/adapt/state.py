@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ __all__ = [
     "Progress",
     "finished_record",
     "load_state",
+    "part_of",
     "read_record",
     "replaced",
     "save_adapter",
@@ -39,6 +41,7 @@ RECORD = "imc_adapter.json"
 
 _STATE = "training.safetensors"
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
+_NEEDED = (("made_with", "encoder"), ("made_with", "revision"), ("zero_shot", "balanced_accuracy"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ def save_adapter(adapted: Any, folder: Path) -> None:
         UsageError: the folder cannot be written.
     """
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = {
         name: tensor.detach().cpu().contiguous()
@@ -106,8 +109,8 @@ def save_adapter(adapted: Any, folder: Path) -> None:
     config = adapted.peft_config["default"].to_dict() | {"inference_mode": True}
     config["target_modules"] = sorted(config["target_modules"] or ())  # a set, whose order is that of no run
     text = json.dumps(config, indent=2, sort_keys=True, default=str) + "\n"
-    replaced(folder / ADAPTER_CONFIG, lambda part: _write_text(part, text))
-    replaced(folder / ADAPTER_WEIGHTS, lambda part: save_file(tensors, part, metadata={"format": "pt"}))
+    replaced(folder / ADAPTER_CONFIG, text.encode())
+    replaced(folder / ADAPTER_WEIGHTS, save(tensors, {"format": "pt"}))
 
 
 def save_state(
@@ -123,7 +126,7 @@ def save_state(
     Raises:
         UsageError: the folder cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors: dict[str, Tensor] = {}
     for name, weight in trained(adapted).items():
@@ -136,7 +139,7 @@ def save_state(
         "scaler": json.dumps(scaler.state_dict()),
         "made_with": json.dumps(made_with),
     }
-    replaced(folder / _STATE, lambda part: save_file(tensors, part, metadata={"format": "pt", **facts}))
+    replaced(folder / _STATE, save(tensors, {"format": "pt", **facts}))
 
 
 def load_state(
@@ -148,28 +151,22 @@ def load_state(
         UsageError: it was training something else, or its state is damaged.
     """
     import torch
-    from safetensors import SafetensorError, safe_open
 
-    path = folder / _STATE
-    if not path.is_file():
+    if not (folder / _STATE).is_file():
         return Progress()
-    try:
-        with safe_open(path, "pt") as stored:
-            facts = stored.metadata()
-            _check_same(folder, json.loads(facts["made_with"]), made_with)
-            weights = trained(adapted)
-            with torch.no_grad():
-                for name, weight in weights.items():
-                    weight.copy_(stored.get_tensor(f"weight {name}"))
-                    if f"step {name}" in stored.keys():  # noqa: SIM118  # no mapping
-                        optimizer.state[weight] = {
-                            moment: _beside(stored.get_tensor(f"{moment} {name}"), weight, moment)
-                            for moment in _MOMENTS
-                        }
-            scaler.load_state_dict(json.loads(facts["scaler"]))
-            told: dict[str, Any] = json.loads(facts["progress"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{path}: damaged ({error}); delete {folder} and fit again") from error
+    with _stored(folder) as (stored, facts):
+        _check_same(folder, json.loads(facts["made_with"]), made_with)
+        weights = trained(adapted)
+        with torch.no_grad():
+            for name, weight in weights.items():
+                weight.copy_(stored.get_tensor(f"weight {name}"))
+                if f"step {name}" in stored.keys():  # noqa: SIM118  # no mapping
+                    optimizer.state[weight] = {
+                        moment: _beside(stored.get_tensor(f"{moment} {name}"), weight, moment)
+                        for moment in _MOMENTS
+                    }
+        scaler.load_state_dict(json.loads(facts["scaler"]))
+        told: dict[str, Any] = json.loads(facts["progress"])
     return Progress(
         zero_shot=tuple(told["zero_shot"]),
         history=tuple(Epoch(**epoch) for epoch in told["history"]),
@@ -183,12 +180,23 @@ def finished_record(folder: Path, made_with: Mapping[str, Any]) -> dict[str, Any
     """The record of an adapter that is finished already, or None.
 
     Raises:
-        UsageError: the folder holds an adapter that was made with something else.
+        UsageError: the folder holds an adapter that was made, or is being made, with something else or in ways that are
+            not known; or what it holds is damaged.
     """
-    if not (folder / RECORD).is_file():
-        return None
-    record = read_record(folder)
-    _check_same(folder, record["made_with"], made_with)
+    record = read_record(folder) if (folder / RECORD).is_file() else None
+    there = (folder / ADAPTER_WEIGHTS).is_file()
+    if record is not None:
+        _check_same(folder, record["made_with"], made_with)
+        if not there:
+            raise UsageError(f"{folder}: {ADAPTER_WEIGHTS} is missing; delete {folder} and fit again")
+    elif (folder / _STATE).is_file():
+        with _stored(folder) as (_, facts):
+            _check_same(folder, json.loads(facts["made_with"]), made_with)
+    elif there:
+        raise UsageError(
+            f"{folder}: holds an adapter, but neither {RECORD} nor {_STATE} to tell how it was made; name another"
+            " --output"
+        )
     return record
 
 
@@ -201,13 +209,15 @@ def read_record(folder: Path) -> dict[str, Any]:
     path = folder / RECORD
     try:
         record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return record | {"made_with": dict(record["made_with"])}
+        for part, key in _NEEDED:
+            record[part][key]
+        return record
     except OSError as error:
         raise UsageError(
             f"{folder}: holds no {RECORD} ({error.strerror}); name a folder that `imc adapt fit` finished"
         ) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path}: damaged ({error}); fit the adapter again") from error
+        raise UsageError(f"{path}: damaged ({error}); delete {folder} and fit the adapter again") from error
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
@@ -217,7 +227,7 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
         UsageError: the folder cannot be written.
     """
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    replaced(folder / RECORD, lambda part: _write_text(part, text))
+    replaced(folder / RECORD, text.encode())
     (folder / _STATE).unlink(missing_ok=True)
 
 
@@ -230,24 +240,38 @@ def _check_same(folder: Path, there: Mapping[str, Any], wanted: Mapping[str, Any
             )
 
 
+@contextmanager
+def _stored(folder: Path) -> Generator[tuple[Any, dict[str, str]]]:
+    """The state of training: its tensors, and what else is stored with them."""
+    from safetensors import SafetensorError, safe_open
+
+    path = folder / _STATE
+    try:
+        with safe_open(path, "pt") as stored:
+            yield stored, stored.metadata()
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{path}: damaged ({error}); delete {folder} and fit again") from error
+
+
 def _beside(tensor: Tensor, weight: Any, moment: str) -> Tensor:
     """Moments lie where the weights do; the count of steps stays on the CPU, as AdamW keeps it."""
     return tensor if moment == "step" else tensor.to(weight.device)
 
 
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+def part_of(path: Path) -> Path:
+    """Where a file is written before it is put in its place."""
+    return path.with_name(f".{path.name}.part")
 
 
-def replaced(path: Path, write: Callable[[Path], object]) -> None:
+def replaced(path: Path, content: bytes) -> None:
     """Write a file beside another, then put it in its place.
 
     Raises:
         UsageError: the folder cannot be written.
     """
-    part = path.with_name(f".{path.name}.part")
+    part = part_of(path)
     try:
-        write(part)
+        part.write_bytes(content)
         os.replace(part, path)  # noqa: PTH105  # the same file system, and atomic
     except OSError as error:
         reason = error.strerror or str(error)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +19,9 @@ from imc_agents.adapt.classifier import Head
 from imc_agents.adapt.labelled import LabelledImages
 from imc_agents.adapt.lora import attach, trained
 from imc_agents.adapt.pixels import Pixels
-from imc_agents.adapt.settings import FitSettings
+from imc_agents.adapt.settings import FitSettings, check_precision
 from imc_agents.adapt.state import Epoch, Progress, load_state, save_adapter, save_state
-from imc_agents.errors import ConfigError, DataError
+from imc_agents.errors import DataError
 from imc_agents.vision.encoders.open_clip_models import Created
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Step:
             loss = self._loss(pixels.to(device), truth.to(device)) / whole
             total += float(loss.detach())
             self.scaler.scale(loss).backward()
-        if total == total and abs(total) != float("inf"):
+        if isfinite(total):
             self.scaler.step(self.optimizer)
             self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -97,8 +98,7 @@ def open_step(
     """
     import torch
 
-    if settings.precision == "float16" and device == "cpu":
-        raise ConfigError("--precision float16 needs a GPU; take bfloat16 or float32")
+    check_precision(settings.precision, device)
     adapted = attach(created.model.to(device), settings)
     optimizer = torch.optim.AdamW(
         trained(adapted).values(), lr=settings.learning_rate, weight_decay=settings.weight_decay
@@ -153,11 +153,9 @@ def train(
 
     Raises:
         InterruptedFitError: ``stop`` said so.
-        DataError: an image cannot be read, or the loss is not finite.
+        DataError: an image cannot be read, or the loss is not finite, of training or of validation images.
         ConfigError, UsageError: as ``attach`` and ``load_state``.
     """
-    import torch
-
     step = open_step(created, head, shots, settings, device)
     adapted, optimizer, scaler = step.adapted, step.optimizer, step.scaler
     pixels, judged = Pixels(shots, created), Pixels(validation, created)
@@ -170,7 +168,13 @@ def train(
         found = _judged(step, judged, validation, settings, stop)
         if found is None:
             raise InterruptedFitError
+        if not isfinite(found[0]):
+            raise DataError(
+                f"{validation.name}: the encoder gives values that are not finite for validation images; check its"
+                " weights, or take --precision float32"
+            )
         progress = replace(progress, zero_shot=found)
+        keep()  # so that a folder with an adapter always says what it is of
     plan = _steps(len(shots), settings)
     advance(len(progress.history) * len(plan) + progress.step)
     while len(progress.history) < settings.epochs:
@@ -180,9 +184,10 @@ def train(
         ready = pixels.batches(left)
         for parts in plan[progress.step :]:
             loss = step.take(ready, len(parts))
-            if not torch.isfinite(torch.tensor(loss)):
+            if not isfinite(loss):
                 rows = [order[row] for part in parts for row in part]
-                raise DataError(_nan(folder, shots, rows, epoch, progress))
+                what = f"epoch {epoch + 1}, step {progress.step + 1}: the loss is not finite on {_named(shots, rows)}"
+                raise DataError(_diverged(what, folder, progress))
             progress = progress.stepped(loss)
             advance(1)
             if stop():
@@ -192,6 +197,9 @@ def train(
         if found is None:
             keep()
             raise InterruptedFitError
+        if not isfinite(found[0]):
+            what = f"epoch {epoch + 1}: the loss is not finite on validation images"
+            raise DataError(_diverged(what, folder, progress))
         done = Epoch(sum(progress.losses) / len(progress.losses), *found)
         progress = progress.ended(done)
         if progress.best == epoch:
@@ -252,14 +260,15 @@ def _judged(
     return float(cross_entropy(known, truth)), float(torch.stack(shares).mean())
 
 
-def _nan(folder: Path, shots: LabelledImages, rows: Sequence[int], epoch: int, progress: Progress) -> str:
+def _named(shots: LabelledImages, rows: Sequence[int]) -> str:
     named = ", ".join(shots.ids[row] for row in rows[:_NAMED]) + (", ..." if len(rows) > _NAMED else "")
+    return f"the {len(rows)} images {named}"
+
+
+def _diverged(what: str, folder: Path, progress: Progress) -> str:
     kept = (
         f"{folder} keeps the adapter of epoch {progress.best + 1}"
         if progress.best is not None
         else "no epoch was finished"
     )
-    return (
-        f"epoch {epoch + 1}, step {progress.step + 1}: the loss is not finite on the {len(rows)} images {named};"
-        f" {kept}; try a lower --learning-rate, or --precision float32"
-    )
+    return f"{what}; {kept}; try a lower --learning-rate, or --precision float32"

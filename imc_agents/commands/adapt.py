@@ -75,7 +75,7 @@ def adapt_fit(
 
     Defaults are those of RobustMedCLIP. Interrupted, the same command goes on from where it was.
     """
-    from imc_agents.adapt.fit import fit, plan_fit
+    from imc_agents.adapt.fit import finished, fit, plan_fit
     from imc_agents.adapt.train import InterruptedFitError
     from imc_agents.commands.adapt_options import check_device, fit_settings, stopping
     from imc_agents.commands.progress import watched
@@ -95,10 +95,14 @@ def adapt_fit(
         precision=precision,
         seed=seed,
     )
-    check_device(device)
+    check_device(device, precision)
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output} is a file; name a folder for the adapter")
     plan = plan_fit(encoder, data, prompts, settings)
+    there = finished(plan, output)
+    if there is not None:
+        _conclude(there, output)
+        return
     _introduce(plan)
 
     def tell(epoch: int, found: Epoch) -> None:
@@ -112,7 +116,7 @@ def adapt_fit(
     try:
         with stopping() as stop, watched(steps, "steps") as advance:
             record = fit(plan, output, device=device, advance=advance, tell=tell, stop=stop)
-    except InterruptedFitError:
+    except (InterruptedFitError, KeyboardInterrupt):
         typer.echo(f"interrupted; the same command goes on with {output}", err=True)
         raise typer.Exit(_INTERRUPTED) from None
     _conclude(record, output)

@@ -36,6 +36,8 @@ def fit_settings(**values: Any) -> FitSettings:
             raise UsageError(f"--{name.replace('_', '-')}: unknown {values[name]!r}{hint}")
     if values["rank"] < 1:
         raise UsageError(f"--rank {values['rank']}: an adapter needs a rank of 1 or more, e.g. 16")
+    if not values["weight_decay"] < float("inf"):
+        raise UsageError(f"--weight-decay {values['weight_decay']:g}: give a number, e.g. 1e-4")
     for name in ("learning_rate", "shots", "alpha"):
         value = values[name]
         if value is not None and not 0 < value < float("inf"):
@@ -59,20 +61,22 @@ def severity_numbers(listed: str) -> tuple[int, ...]:
     found = numbers(listed, "--severities", "numbers from 1 to 5 by comma, e.g. 1,3,5")
     for severity in found:
         check_severity(severity)
-    return found
+    return tuple(dict.fromkeys(found))
 
 
-def check_device(device: str) -> None:
-    """Check that a device is there.
+def check_device(device: str, precision: str = "float32") -> None:
+    """Check that a device is there, and that it trains in a precision.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: it is not, or it does not.
     """
+    from imc_agents.adapt.settings import check_precision
     from imc_agents.openmp import wait_passively
     from imc_agents.vision.encoders.specs import check_device
 
     wait_passively()
     check_device(device)
+    check_precision(precision, device)
 
 
 @contextmanager
