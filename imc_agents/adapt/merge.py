@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imc_agents.adapt.lora import load_adapter
-from imc_agents.adapt.state import RECORD, read_record
+from imc_agents.adapt.state import RECORD, part_of, read_record
 from imc_agents.errors import UsageError
 from imc_agents.vision.encoders.open_clip_models import (
     HUB_CONFIG,
@@ -78,7 +79,7 @@ def fold(created: Created, folder: Path) -> Folded:
 
 
 def write_folded(folded: Folded, output: Path) -> float:
-    """Write a folder in open_clip's layout, load it again and compare.
+    """Write a folder in open_clip's layout, load it again and compare; it is there whole or not at all.
 
     Args:
         folded: The model.
@@ -90,6 +91,7 @@ def write_folded(folded: Folded, output: Path) -> float:
     Raises:
         UsageError: the folder cannot be written or is not empty, or what was read back is not the same model.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -97,25 +99,36 @@ def write_folded(folded: Folded, output: Path) -> float:
     created = folded.created
     config = {"model_cfg": created.config, "preprocess_cfg": dict(created.model.visual.preprocess_cfg)}
     tensors = {name: tensor.contiguous().clone() for name, tensor in created.model.state_dict().items()}
+    part = part_of(output)
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / HUB_CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
-        save_file(tensors, output / HUB_WEIGHTS, metadata={"format": "pt"})
-        _write_tokenizer(created, output)
-    except OSError as error:
-        reason = error.strerror or str(error)
+        if part.exists():
+            shutil.rmtree(part)
+        part.mkdir(parents=True)
+        (part / HUB_CONFIG).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+        save_file(tensors, part / HUB_WEIGHTS, metadata={"format": "pt"})
+        _write_tokenizer(created, part)
+        difference = _compared(created, part, output)
+        part.replace(output)
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"{output}: cannot be written ({reason}); check the folder and the disk") from error
-    again = create(str(output))
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return difference
+
+
+def _compared(created: Created, part: Path, output: Path) -> float:
+    again = create(str(part))
     if again.tokenizer(_TEXTS).tolist() != created.tokenizer(_TEXTS).tolist():
         raise UsageError(
-            f"{output}: the tokenizer of {created.spec} cannot be written there, so texts would be read otherwise; do"
-            " not use it"
+            f"{output}: the tokenizer of {created.spec} cannot be written, so texts would be read otherwise; use the"
+            " adapter instead"
         )
     difference = float((_embeddings(again.model, again) - _embeddings(created.model, created)).abs().max())
     if difference > _TOLERANCE:
         raise UsageError(
-            f"{output}: what was written is not the same encoder (embeddings differ by {difference:.2g}), since its"
-            f" architecture {created.spec} is described incompletely; do not use it"
+            f"{output}: what would be written is not the same encoder (embeddings differ by {difference:.2g}), since"
+            f" the architecture {created.spec} is described incompletely; use the adapter instead"
         )
     return difference
 
