@@ -231,6 +231,9 @@ def _way(
 def _check_banks(banks: Sequence[tuple[Path, Bank]], ways: Sequence[_Way], request: EvalRequest) -> None:
     used = [way.bank for way in ways]
     for folder, bank in banks:
+        same = [str(other) for other, found in banks if found.encoder.identity == bank.encoder.identity]
+        if len(same) > 1:
+            raise UsageError(f"--calibrate: {' and '.join(same)} are of the same encoder; give one of them")
         if not any(bank is other for other in used):
             adapted = (
                 ", nor with the adapter folded in (`imc adapt merge`, then `imc prototypes build`)"
