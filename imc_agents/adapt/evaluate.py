@@ -15,10 +15,11 @@ from imc_agents.adapt.class_prompts import load_class_prompts
 from imc_agents.adapt.classifier import Head, make_head
 from imc_agents.adapt.evaluation import CLEAN, Condition, Evaluation, read_logits, write_logits, write_plan
 from imc_agents.adapt.fit import create_encoder
-from imc_agents.adapt.labelled import LabelledImages, open_labelled
+from imc_agents.adapt.labelled import LabelledImages, digest_of, open_labelled
 from imc_agents.adapt.lora import ADAPTER_WEIGHTS
 from imc_agents.adapt.merge import check_encoder, fold
 from imc_agents.adapt.pixels import Pixels
+from imc_agents.adapt.shots import at_most
 from imc_agents.errors import ConfigError, DataError, UsageError, nearest
 from imc_agents.noise.registry import SEVERITIES, NoiseSpec, noises
 from imc_agents.vision.bank import Bank, load_bank
@@ -104,7 +105,9 @@ def plan_eval(request: EvalRequest, *, device: str = "cpu") -> EvalPlan:
     Raises:
         UsageError, ConfigError, DataError: something cannot be used, or a bank fits neither encoder.
     """
-    images = _images(request)
+    images = open_labelled(request.data, request.split)
+    if request.limit is not None:
+        images = at_most(images, request.limit)
     table = _table(request, images)
     specs = _noises(request, table)
     texts = load_class_prompts(images.name, images.classes, request.prompts)
@@ -126,8 +129,9 @@ def plan_eval(request: EvalRequest, *, device: str = "cpu") -> EvalPlan:
             "data": images.name,
             "split": images.split,
             "prompts": texts.digest,
-            "adapter": _digest(request.adapter and request.adapter / ADAPTER_WEIGHTS),
-            "banks": sorted(bank.encoder.identity for _, bank in banks),
+            "images": digest_of(images),
+            "adapter": "" if request.adapter is None else _digest(request.adapter / ADAPTER_WEIGHTS),
+            "banks": sorted(_digest(*sorted(folder.glob("bank.*"))) for folder in request.banks),
             "suite": request.suite,
             "table": table,
             "seed": request.seed,
@@ -246,17 +250,6 @@ def _check_banks(banks: Sequence[tuple[Path, Bank]], ways: Sequence[_Way], reque
             )
 
 
-def _images(request: EvalRequest) -> LabelledImages:
-    images = open_labelled(request.data, request.split)
-    if request.limit is None or request.limit >= len(images):
-        return images
-    drawn = sorted(
-        range(len(images)),
-        key=lambda row: hashlib.sha256(f"{images.name} {images.ids[row]}".encode()).digest(),
-    )
-    return images.subset(sorted(drawn[: request.limit]))
-
-
 def _table(request: EvalRequest, images: LabelledImages) -> str:
     """The MedMNIST set whose strengths are taken; empty for the suites that have the same for all."""
     if request.suite not in SUITES:
@@ -294,5 +287,5 @@ def _noises(request: EvalRequest, table: str) -> dict[str, NoiseSpec]:
     return {known[name]: specs[known[name]] for name in dict.fromkeys(request.noises)}
 
 
-def _digest(path: Path | None) -> str:
-    return "" if path is None else hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+def _digest(*files: Path) -> str:
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]

@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -14,7 +12,7 @@ from typing import Any
 
 from imc_agents.adapt.class_prompts import load_class_prompts
 from imc_agents.adapt.classifier import Head, make_head
-from imc_agents.adapt.labelled import LabelledImages, open_labelled, splits_of
+from imc_agents.adapt.labelled import LabelledImages, digest_of, open_labelled, splits_of
 from imc_agents.adapt.lora import check_rank
 from imc_agents.adapt.settings import FitSettings
 from imc_agents.adapt.shots import few_shots, hold_out
@@ -103,8 +101,8 @@ def plan_fit(encoder: str, data: Path, prompts: Path | None, settings: FitSettin
         "revision": created.revision,
         "data": images.name,
         "classes": list(images.classes),
-        "images": _digest(shots),
-        "validation images": _digest(validation),
+        "images": digest_of(shots),
+        "validation images": digest_of(validation),
         "prompts": texts.digest,
     }
     head = make_head(created, texts.texts)
@@ -183,9 +181,3 @@ def _record(plan: FitPlan, progress: Progress) -> dict[str, Any]:
         "history": [asdict(epoch) for epoch in progress.history],
         "versions": {name: metadata.version(name) for name in _PACKAGES},
     }
-
-
-def _digest(images: LabelledImages) -> str:
-    """Digest of which images these are and how they are labelled."""
-    rows = [[name, int(label)] for name, label in zip(images.ids, images.labels, strict=True)]
-    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from PIL import Image
 
-__all__ = ["SPLITS", "LabelledImages", "open_labelled", "splits_of"]
+__all__ = ["SPLITS", "LabelledImages", "digest_of", "open_labelled", "splits_of"]
 
 SPLITS = ("train", "val", "test")
 """The splits that a source may have, in the order in which they are told."""
@@ -119,6 +121,22 @@ def splits_of(path: Path) -> tuple[str, ...]:
     table = table_at(path)
     held = {row.split for row in read_table(table)} if table is not None else set(_parts(path)[1])
     return tuple(split for split in SPLITS if split in held)
+
+
+def digest_of(images: LabelledImages) -> str:
+    """Digest of ids, labels, and the first and the last image, 16 hexadecimal digits.
+
+    Two sizes or versions of a set have the same ids and labels, so these do not tell which images they are.
+
+    Raises:
+        DataError: one of these images cannot be used.
+    """
+    rows = [[name, int(label)] for name, label in zip(images.ids, images.labels, strict=True)]
+    digest = hashlib.sha256(json.dumps(rows).encode())
+    for row in (0, len(images) - 1):
+        image = images.load(row)
+        digest.update(f"{image.size}".encode() + image.tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _of_table(path: Path, split: str) -> LabelledImages:

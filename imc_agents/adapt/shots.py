@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["few_shots", "hold_out"]
+__all__ = ["at_most", "few_shots", "hold_out"]
 
 
 def few_shots(images: LabelledImages, fraction: float, seed: int) -> NDArray[np.int64]:
@@ -77,6 +77,17 @@ def hold_out(
                 f"{_counted(count)}, to train on; {cure}"
             )
     return rest, held
+
+
+def at_most(images: LabelledImages, count: int) -> LabelledImages:
+    """Draw as many images by a digest of their ids, whatever their classes; smaller draws are part of larger ones."""
+    if count >= len(images):
+        return images
+    drawn = sorted(
+        range(len(images)),
+        key=lambda row: hashlib.sha256(f"{images.name} {images.ids[row]}".encode()).digest(),
+    )
+    return images.subset(sorted(drawn[:count]))
 
 
 def _drawn(images: LabelledImages, fraction: float, key: Callable[[str], str]) -> NDArray[np.int64]:

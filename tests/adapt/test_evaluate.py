@@ -146,7 +146,7 @@ def test_what_is_interrupted_goes_on_to_the_same(place: Place, tmp_path: Path) -
         ({"adapter": None, "banks": ()}, "holds an evaluation with adapter"),
         ({"split": "val"}, "holds an evaluation with split 'test', not 'val'"),
         ({"severities": (1,)}, "holds an evaluation of other images or noises"),
-        ({"limit": 5}, "holds an evaluation of other images or noises"),
+        ({"limit": 5}, "holds an evaluation with images"),
     ],
 )
 def test_another_evaluation_does_not_go_into_the_same_folder(
@@ -154,6 +154,15 @@ def test_another_evaluation_does_not_go_into_the_same_folder(
 ) -> None:
     with pytest.raises(UsageError, match=words):
         evaluate(plan_eval(replace(place.request, **changes)), place.folder)
+
+
+def test_a_bank_and_images_that_were_made_anew_are_others(place: Place, drawn: Path, tmp_path: Path) -> None:
+    again = bank_of(place.request.encoder, drawn, tmp_path / "bank", seed=1)
+    with pytest.raises(UsageError, match="holds an evaluation with banks"):
+        evaluate(plan_eval(replace(place.request, banks=(again, place.request.banks[1]))), place.folder)
+    other = draw(tmp_path, {"train": 32, "val": 24, "test": 17}, seed=1)
+    with pytest.raises(UsageError, match="holds an evaluation with images"):
+        evaluate(plan_eval(replace(place.request, data=other)), place.folder)
 
 
 def test_a_folder_with_something_else_is_left_alone(

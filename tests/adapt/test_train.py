@@ -169,6 +169,13 @@ def test_another_option_in_the_same_folder_is_named(
             fit(plan(**changes), folder)
 
 
+def test_other_images_of_the_same_names_are_others(
+    plan: Callable[..., FitPlan], whole: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="holds an adapter made with images"):
+        fit(plan(data=draw(tmp_path, {"train": 32, "val": 24}, seed=1)), whole[0])
+
+
 def test_an_adapter_of_unknown_making_is_not_overwritten(
     plan: Callable[..., FitPlan], whole: tuple[Path, dict[str, Any]], tmp_path: Path
 ) -> None:
