@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from imc_agents.adapt.settings import FitSettings
@@ -29,7 +28,6 @@ __all__ = [
     "attach",
     "check_rank",
     "find_targets",
-    "load_adapter",
     "trained",
 ]
 
@@ -77,14 +75,20 @@ def find_targets(model: Any) -> Targets:
         for name, module in model.named_modules()
         if _visual(name, "") and isinstance(module, nn.Linear | nn.Conv2d)
     }
-    linear = {name: layer for name, layer in layers.items() if _LINEAR.search(name)}
-    if linear:
-        fused = any(name.endswith(".qkv") for name in linear)
-        width = min(layer.in_features for layer in linear.values() if isinstance(layer, nn.Linear))
-        return Targets("fused attention" if fused else "attention", tuple(linear), (), width)
-    # peft cannot fold an adapter into a grouped convolution.
+    widths = {
+        name: layer.in_features
+        for name, layer in layers.items()
+        if isinstance(layer, nn.Linear) and _LINEAR.search(name)
+    }
+    if widths:
+        fused = any(name.endswith(".qkv") for name in widths)
+        return Targets("fused attention" if fused else "attention", tuple(widths), (), min(widths.values()))
+    # peft cannot fold an adapter into a grouped convolution, nor into one that does more than its weight says, such as
+    # to standardise it.
     convolutions = tuple(
-        name for name, layer in layers.items() if isinstance(layer, nn.Conv2d) and layer.groups == 1
+        name
+        for name, layer in layers.items()
+        if isinstance(layer, nn.Conv2d) and layer.groups == 1 and type(layer).forward is nn.Conv2d.forward
     )
     if not convolutions:
         raise ConfigError(
@@ -149,6 +153,8 @@ def attach(model: Any, settings: FitSettings) -> Any:
                 bias="none",
             ),
         )
+    # peft shortens a long list to endings of names, which other encoders have as well.
+    adapted.peft_config["default"].target_modules = set(targets.modules)
     if separate:
         for name, weight in trained(adapted).items():
             if "lora_B" in name:
@@ -159,46 +165,6 @@ def attach(model: Any, settings: FitSettings) -> Any:
 def trained(adapted: Any) -> dict[str, Tensor]:
     """The weights of the adapters by name, as they are trained."""
     return {name: weight for name, weight in adapted.named_parameters() if weight.requires_grad}
-
-
-def load_adapter(model: Any, folder: Path) -> Any:
-    """Put an adapter that was saved on a CLIP model; layers are replaced in place.
-
-    Returns:
-        The ``peft.PeftModel``.
-
-    Raises:
-        UsageError: there is no adapter, it cannot be read, is not whole, or was made for another architecture.
-    """
-    wait_passively()
-    from peft import PeftConfig, PeftModel, PeftType
-
-    for file in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
-        if not (folder / file).is_file():
-            raise UsageError(
-                f"{folder}: holds no {file}; an adapter is a folder that `imc adapt fit` or peft wrote"
-            )
-    try:
-        config: Any = PeftConfig.from_pretrained(str(folder))
-        held = _shapes(folder / ADAPTER_WEIGHTS)
-    except Exception as error:
-        raise _unreadable(folder, error) from error
-    if config.peft_type != PeftType.LORA:
-        raise UsageError(f"{folder}: is of the kind {config.peft_type.value}; name a LoRA adapter")
-    wanted = [*(config.target_modules or ()), *(config.target_parameters or ())]
-    targets = find_targets(model)
-    if set(wanted) != {*targets.modules, *targets.parameters}:
-        raise UsageError(
-            f"{folder}: adapts {len(wanted)} weights such as {wanted[0] if wanted else 'none'}, but this encoder has"
-            f" {len(targets.modules + targets.parameters)} such as {(targets.modules + targets.parameters)[0]};"
-            " name the encoder that it was fitted to"
-        )
-    _check_shapes(folder, held, _expected(model, targets, config.r))
-    try:
-        adapted: Any = PeftModel.from_pretrained(model, str(folder))
-    except Exception as error:
-        raise _unreadable(folder, error) from error
-    return adapted.eval().requires_grad_(False)
 
 
 class _Within:
@@ -251,43 +217,3 @@ def _check_used(model: Any, targets: Targets) -> None:
 
 def _visual(name: str, ending: str) -> bool:
     return name.startswith("visual.") and name.endswith(ending)
-
-
-def _shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    from safetensors import safe_open
-
-    with safe_open(path, "pt") as stored:
-        return {name: tuple(stored.get_slice(name).get_shape()) for name in stored.keys()}  # noqa: SIM118
-
-
-def _expected(model: Any, targets: Targets, rank: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the weights of an adapter that fits."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for name in (*targets.modules, *targets.parameters):
-        path = name.rpartition(".")[0] if name in targets.parameters else name
-        weight = model.get_parameter(name if name in targets.parameters else f"{name}.weight")
-        first, second, *window = weight.shape
-        shapes[f"base_model.model.{path}.lora_A.weight"] = (rank, second, *window)
-        shapes[f"base_model.model.{path}.lora_B.weight"] = (first, rank, *(1 for _ in window))
-    return shapes
-
-
-def _check_shapes(folder: Path, held: dict[str, tuple[int, ...]], wanted: dict[str, tuple[int, ...]]) -> None:
-    for name in {**wanted, **held}:
-        if name not in held:
-            raise UsageError(f"{folder}: {name} is missing in {ADAPTER_WEIGHTS}; fit the adapter again")
-        if name not in wanted:
-            raise UsageError(
-                f"{folder}: {name} in {ADAPTER_WEIGHTS} is no part of a plain LoRA adapter of this encoder; name"
-                " another one"
-            )
-        if held[name] != wanted[name]:
-            raise UsageError(
-                f"{folder}: {name} has the shape {list(held[name])}, this encoder needs {list(wanted[name])}; name the"
-                " encoder that it was fitted to"
-            )
-
-
-def _unreadable(folder: Path, error: Exception) -> UsageError:
-    reason = " ".join(str(error).split())[:200]
-    return UsageError(f"{folder}: the adapter cannot be read ({reason}); fit it again")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imc_agents.adapt.lora import load_adapter
+from imc_agents.adapt.load import load_adapter
 from imc_agents.adapt.state import RECORD, part_of, read_record
 from imc_agents.errors import UsageError
 from imc_agents.vision.encoders.open_clip_models import (
@@ -65,7 +65,7 @@ def fold(created: Created, folder: Path) -> Folded:
     """Fold an adapter into a model in place.
 
     Raises:
-        UsageError: as ``load_adapter``; or an adapter with values that are not finite.
+        UsageError: as ``load_adapter``; or the adapter holds values that are not finite, or cannot be folded in.
     """
     adapted = load_adapter(created.model, folder)
     before = _embeddings(adapted, created)
@@ -74,8 +74,13 @@ def fold(created: Created, folder: Path) -> Folded:
     except ValueError as error:
         raise UsageError(f"{folder}: the adapter holds values that are not finite; fit it again") from error
     model = model.eval().requires_grad_(False)
-    made = replace(created, model=model, revision=revision_of(model))
-    return Folded(made, float((_embeddings(model, created) - before).abs().max()))
+    difference = float((_embeddings(model, created) - before).abs().max())
+    if not difference <= _TOLERANCE:
+        raise UsageError(
+            f"{folder}: cannot be folded into {created.spec}, whose layers do more than multiply by their weights"
+            f" (embeddings would differ by {difference:.2g}); use the adapter through peft instead"
+        )
+    return Folded(replace(created, model=model, revision=revision_of(model)), difference)
 
 
 def write_folded(folded: Folded, output: Path) -> float:

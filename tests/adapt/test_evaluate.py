@@ -207,7 +207,7 @@ def test_adapters_must_be_of_the_encoder(
     with pytest.raises(UsageError, match=r"other has \w+; name the encoder that it was fitted to"):
         plan_eval(replace(place.request, encoder=other, banks=()))
     shutil.copytree(fitted("native").folder, tmp_path / "a", ignore=shutil.ignore_patterns(RECORD))
-    with pytest.raises(UsageError, match=r"adapts 2 weights such as .*, but this encoder has 6 such as"):
+    with pytest.raises(UsageError, match=r"adapts 2 layers such as .*, but this encoder has 6 layers such"):
         plan_eval(EvalRequest(encoder=specs["timm"], data=place.request.data, adapter=tmp_path / "a"))
     with pytest.raises(UsageError, match=r"gone: holds no adapter_config\.json"):
         plan_eval(replace(place.request, adapter=tmp_path / "gone"))

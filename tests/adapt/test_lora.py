@@ -18,7 +18,8 @@ from torch.nn.functional import cross_entropy
 from torch.nn.utils import parametrize
 
 from imc_agents.adapt.classifier import make_head
-from imc_agents.adapt.lora import ADAPTER_WEIGHTS, attach, find_targets, load_adapter, trained
+from imc_agents.adapt.load import load_adapter
+from imc_agents.adapt.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, attach, find_targets, trained
 from imc_agents.adapt.state import RECORD
 from imc_agents.errors import ConfigError, UsageError
 from tests.adapt.conftest import Fitted
@@ -173,6 +174,10 @@ def test_peft_alone_loads_what_was_saved(kind: str, fitted: Callable[[str], Fitt
         assert torch.equal(plan.head.logits(loaded.encode_image(inputs)), plan.head.logits(ours))
         assert torch.equal(load_adapter(opened(spec).model, folder).encode_image(inputs), ours)
     assert (plain - ours).abs().max() > 1e-3
+    targets = find_targets(opened(spec).model)
+    config = json.loads((folder / ADAPTER_CONFIG).read_text())
+    assert config["target_modules"] == sorted(targets.modules)
+    assert config["target_parameters"] == (list(targets.parameters) or None)
 
 
 def first(tensors: dict[str, torch.Tensor]) -> str:
@@ -192,7 +197,12 @@ DAMAGES: dict[str, tuple[Change | None, dict[str, Any], str]] = {
     "ranks by layer": (None, {"rank_pattern": {"visual.*": 2}}, "the adapter cannot be read"),
     "no scale": (None, {"lora_alpha": None}, "the adapter cannot be read"),
     "dropout": (None, {"lora_dropout": 0.5}, "the adapter cannot be read .*lora_dropout"),
-    "other layers": (None, {"target_parameters": None}, "adapts 0 weights .* but this encoder has 2 such as"),
+    "no layers": (None, {"target_parameters": None}, "the adapter cannot be read"),
+    "other layers": (
+        None,
+        {"target_parameters": ["visual.transformer.resblocks.1.attn.in_proj_weight"]},
+        "adapter_config.json names other layers than adapter_model.safetensors has",
+    ),
     "no adapter of peft": (None, {"peft_type": "FOO"}, "the adapter cannot be read"),
     "another kind of adapter": (None, {"peft_type": "LOHA"}, "is of the kind LOHA; name a LoRA adapter"),
 }
@@ -222,7 +232,5 @@ def test_an_adapter_without_a_record_is_told_from_that_of_another_architecture(
     kind: str, fitted: Callable[[str], Fitted], specs: dict[str, str], tmp_path: Path
 ) -> None:
     shutil.copytree(fitted("native").folder, tmp_path / "a", ignore=shutil.ignore_patterns(RECORD))
-    with pytest.raises(
-        UsageError, match=r"resblocks\.0\.attn\.in_proj_weight, but this encoder has .* name the"
-    ):
+    with pytest.raises(UsageError, match=r"resblocks\.0\.attn, but this encoder has .* name the"):
         load_adapter(opened(specs[kind]).model, tmp_path / "a")

@@ -12,9 +12,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
+from torch.nn.functional import linear
+from transformers import BertConfig, BertTokenizerFast
 
 from imc_agents.adapt.fit import fit, plan_fit
-from imc_agents.adapt.lora import ADAPTER_WEIGHTS, load_adapter
+from imc_agents.adapt.load import load_adapter
+from imc_agents.adapt.lora import ADAPTER_WEIGHTS
 from imc_agents.adapt.merge import check_encoder, fold, write_folded
 from imc_agents.adapt.state import RECORD
 from imc_agents.errors import UsageError
@@ -122,6 +126,59 @@ def test_values_that_are_not_finite_are_refused(
     save_file(tensors, tmp_path / "a" / ADAPTER_WEIGHTS)
     with pytest.raises(UsageError, match="a: the adapter holds values that are not finite; fit it again"):
         fold(opened(spec), tmp_path / "a")
+
+
+class Standardised(nn.Linear):
+    """Computes with a weight that is not the one that it holds."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return linear(input, self.weight / self.weight.std(), self.bias)
+
+
+def test_layers_that_are_more_than_their_weights_are_refused(fitted: Callable[[str], Fitted]) -> None:
+    spec, folder, _ = fitted("timm")
+    created = opened(spec)
+    created.model.visual.trunk.blocks[0].attn.qkv.__class__ = Standardised
+    with pytest.raises(UsageError, match=r"timm: cannot be folded into .*timm, whose layers do more than"):
+        fold(created, folder)
+
+
+def test_a_tokenizer_of_transformers_is_written_as_well(drawn: Path, tmp_path: Path) -> None:
+    words = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        "a",
+        "chest",
+        "x",
+        "-",
+        "ray",
+        "normal",
+        "pneumonia",
+    ]
+    shape = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    BertConfig(vocab_size=len(words), **shape).save_pretrained(tmp_path / "bert")
+    BertTokenizerFast(vocab={word: number for number, word in enumerate(words)}).save_pretrained(
+        tmp_path / "bert"
+    )
+    text = {
+        "hf_model_name": str(tmp_path / "bert"),
+        "hf_tokenizer_name": str(tmp_path / "bert"),
+        "hf_model_pretrained": False,
+        "hf_proj_type": "mlp",
+        "context_length": 16,
+    }
+    spec = write_model(tmp_path / "encoder", "timm", text=text)
+    shutil.copytree(tmp_path / "bert", tmp_path / "encoder", dirs_exist_ok=True)
+    fit(plan_fit(spec, drawn, None, SETTINGS.model_copy(update={"epochs": 1})), tmp_path / "a")
+    write_folded(fold(opened(spec), tmp_path / "a"), tmp_path / "m")
+    before, after = opened(spec), opened(f"open_clip:{tmp_path / 'm'}")
+    texts = ["a normal chest x-ray", "pneumonia"]
+    with torch.no_grad():
+        found = [created.model.encode_text(created.tokenizer(texts)) for created in (before, after)]
+    assert torch.equal(*found)
 
 
 def test_an_adapter_is_for_the_weights_that_it_was_fitted_to(

@@ -22,19 +22,21 @@ TIMM = {"timm_model_pretrained": False, "timm_pool": "token", "timm_proj": "line
 VISION: dict[str, dict[str, Any]] = {
     "native": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
     "timm": {**TIMM, "timm_model_name": "test_vit", "image_size": 160},
-    "resnet": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8, "head_width": 64},
+    "resnet": {"image_size": 64, "layers": [1, 1, 1, 2], "width": 8, "head_width": 64},
     "grouped": {**TIMM, "timm_model_name": "test_convnext", "timm_pool": "avg", "image_size": 64},
 }
 SETTINGS = FitSettings(shots=1.0, rank=4, epochs=3, batch=8, learning_rate=1e-2)
 
 
-def write_model(folder: Path, kind: str = "native", *, seed: int = 0) -> str:
-    """Write a model with seeded weights; return its spec."""
+def write_model(
+    folder: Path, kind: str = "native", *, seed: int = 0, text: dict[str, Any] | None = None
+) -> str:
+    """Write a model with seeded weights, and open_clip's own text encoder or another; return its spec."""
     folder.mkdir(parents=True)
-    architecture = {"embed_dim": 24, "vision_cfg": VISION[kind], "text_cfg": TEXT}
+    architecture = {"embed_dim": 24, "vision_cfg": VISION[kind], "text_cfg": text or TEXT}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model: Any = open_clip.CLIP(**architecture)
+        model: Any = (open_clip.CustomTextCLIP if text else open_clip.CLIP)(**architecture)
     save_model(folder, model.state_dict())
     text = json.dumps({"model_cfg": architecture, "preprocess_cfg": {}})
     (folder / "open_clip_config.json").write_text(text)

@@ -261,7 +261,10 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     ((*EVAL, "--split", "tset"), "unknown split 'tset'; did you mean 'test'?"),
     ((*EVAL, "--encoder", "mllm:encoder"), "encoder 'mllm:encoder': adaptation needs a text encoder"),
     ((*EVAL, "--encoder", "open_clip:other", "--adapter", "adapter"), "other has"),
-    ((*EVAL, "--encoder", "open_clip:resnet", "--adapter", "unfinished"), "but this encoder has 19 such as"),
+    (
+        (*EVAL, "--encoder", "open_clip:resnet", "--adapter", "unfinished"),
+        "but this encoder has 22 layers such as",
+    ),
     ((*EVAL, "--adapter", "gone"), "gone: holds no adapter_config.json"),
     ((*EVAL, "--adapter", "cut"), "cut: the adapter cannot be read ("),
     ((*EVAL, "--adapter", "nan"), "nan: the adapter holds values that are not finite; fit it again"),
