@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from imc_agents.adapt.fit import FitPlan, fit, plan_fit
-from tests.adapt.tiny import SETTINGS, VISION, draw, one_thread, write_model
+from tests.adapt.tiny import SETTINGS, VISION, draw, quickly, write_model
 
 
 class Fitted(NamedTuple):
@@ -22,8 +22,8 @@ class Fitted(NamedTuple):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _few_threads() -> Iterator[None]:
-    with one_thread():
+def _quickly() -> Iterator[None]:
+    with quickly():
         yield
 
 

@@ -6,12 +6,15 @@ import json
 import resource
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import open_clip
+import pytest
 import torch
+from open_clip import factory
 from safetensors.torch import save_file
 
 from imc_agents.adapt.settings import FitSettings
@@ -81,12 +84,14 @@ def weights_of(folder: Path) -> bytes:
 
 
 @contextmanager
-def one_thread() -> Generator[None]:
-    """Compute in one thread: models are so small that more only wait for each other."""
-    before = torch.get_num_threads()
+def quickly() -> Generator[None]:
+    """For models so small that threads only wait for each other, and reading the vocabulary takes longest of all."""
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(factory, "SimpleTokenizer", cache(factory.SimpleTokenizer))
+        yield
+    torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from cli import run
 from imc_agents.adapt.train import Step
-from tests.adapt.tiny import draw, one_thread, weights_of, write_model
+from tests.adapt.tiny import draw, quickly, weights_of, write_model
 
 ROOT = Path(__file__).parents[2]
 FIT = (
@@ -42,8 +42,8 @@ LONG = (*FIT, "--epochs", "15")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _few_threads() -> Iterator[None]:
-    with one_thread():
+def _quickly() -> Iterator[None]:
+    with quickly():
         yield
 
 
