@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from cli import run
@@ -28,6 +29,7 @@ from imc_agents.noise.registry import noises
 from imc_agents.vision.bank import save_bank
 from imc_agents.vision.build import Sample, build_bank
 from imc_agents.vision.encoders.specs import load_encoder
+from imc_agents.vision.variants import at_encoder_size
 from tests.adapt.conftest import Fitted
 from tests.adapt.tiny import draw, full_disk, opened, save_model, write_model
 from tests.data.copies import chest, need_medmnist
@@ -105,6 +107,21 @@ def test_what_is_called_none_and_adapt_are_the_models_themselves(
         for method, spec in (("none", place.request.encoder), ("adapt", place.merged)):
             embeddings = opened(spec).model.encode_image(inputs)
             assert np.allclose(clean[method], plan.head.logits(embeddings), atol=1e-4)
+
+
+def test_noise_is_that_of_the_suite_and_of_the_seed(place: Place, tmp_path: Path) -> None:
+    other = evaluated(replace(place.request, banks=(), seed=1), tmp_path / "run")
+    first = {condition: logits_of(place.folder, condition)["none"] for condition in CONDITIONS}
+    assert np.array_equal(other[CONDITIONS[0]]["none"], first[CONDITIONS[0]])
+    assert np.abs(other[CONDITIONS[2]]["none"] - first[CONDITIONS[2]]).max() > 1e-3
+    created, images = opened(place.request.encoder), open_labelled(place.request.data, "test")
+    spec = next(noise for noise in noises("image", "medmnist-c") if noise.full_name == NOISE)
+    small = np.asarray(at_encoder_size(images.load(3), created.image_size))
+    noisy = spec.apply(small, 5, seed=0, sample_id="test/3", dataset="pneumoniamnist", table="pneumoniamnist")
+    head = make_head(created, load_class_prompts(images.name, images.classes).texts)
+    with torch.no_grad():
+        logits = head.logits(created.model.encode_image(created.transform(Image.fromarray(noisy))[None]))
+    assert np.allclose(first[CONDITIONS[2]][3], logits[0], atol=1e-4)
 
 
 def test_none_and_adapt_are_the_same_without_banks(place: Place, tmp_path: Path) -> None:
