@@ -25,6 +25,7 @@ class FitSettings(BaseModel):
         batch: Images of a step.
         accumulate: Parts in which a step's images go through the encoder, to save memory.
         learning_rate: Of AdamW.
+        schedule: ``constant``, or ``cosine``: the learning rate falls to nothing over the whole training.
         weight_decay: Of AdamW.
         class_weights: ``balanced`` weighs each class alike in the loss, ``none`` each image.
         precision: In which the forward pass runs; the adapters are always float32.
@@ -41,6 +42,7 @@ class FitSettings(BaseModel):
     batch: int = 256
     accumulate: int = 1
     learning_rate: float = 1e-4
+    schedule: Literal["constant", "cosine"] = "constant"
     weight_decay: float = 1e-4
     class_weights: Literal["none", "balanced"] = "none"
     precision: Precision = "float32"

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import cos, isfinite, pi
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,6 +183,8 @@ def train(
         left = [[order[row] for row in part] for parts in plan[progress.step :] for part in parts]
         ready = pixels.batches(left)
         for parts in plan[progress.step :]:
+            share = (epoch + progress.step / len(plan)) / settings.epochs
+            step.optimizer.param_groups[0]["lr"] = settings.learning_rate * _factor(settings, share)
             loss = step.take(ready, len(parts))
             if not isfinite(loss):
                 rows = [order[row] for part in parts for row in part]
@@ -217,6 +219,11 @@ def _weights(shots: LabelledImages, settings: FitSettings) -> Tensor:
     if settings.class_weights == "none":
         return torch.ones_like(counts)
     return len(shots) / (len(counts) * counts)
+
+
+def _factor(settings: FitSettings, share: float) -> float:
+    """Of the learning rate, when a share of the training is done; depends on nothing else, so it needs no state."""
+    return 1.0 if settings.schedule == "constant" else (1 + cos(pi * share)) / 2
 
 
 def _steps(images: int, settings: FitSettings) -> list[list[range]]:

@@ -57,6 +57,9 @@ def adapt_fit(
         typer.Option("--accumulate", min=1, help="Parts that a step's images go through in; saves memory."),
     ] = 1,
     learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of AdamW.")] = 1e-4,
+    schedule: Annotated[
+        str, typer.Option("--schedule", help="constant, or cosine: the learning rate falls to nothing.")
+    ] = "constant",
     weight_decay: Annotated[float, typer.Option("--weight-decay", min=0, help="Of AdamW.")] = 1e-4,
     class_weights: Annotated[
         str, typer.Option("--class-weights", help="none or balanced: classes weigh alike in the loss.")
@@ -90,6 +93,7 @@ def adapt_fit(
         batch=batch,
         accumulate=accumulate,
         learning_rate=learning_rate,
+        schedule=schedule,
         weight_decay=weight_decay,
         class_weights=class_weights,
         precision=precision,

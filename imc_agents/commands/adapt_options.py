@@ -17,6 +17,7 @@ __all__ = ["check_device", "fit_settings", "severity_numbers", "stopping"]
 
 _CHOICES = {
     "qkv": ("separate", "fused"),
+    "schedule": ("constant", "cosine"),
     "class_weights": ("none", "balanced"),
     "precision": ("float32", "bfloat16", "float16"),
 }
