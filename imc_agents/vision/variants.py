@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+from imc_agents.noise.pool import usable_cores
 from imc_agents.noise.registry import SEVERITIES, NoiseSpec
 from imc_agents.vision.encoders.protocol import PATCHES, Encoded, Encoder
 from imc_agents.vision.perception import CLEAN
 
 _AHEAD = 3  # batches
+_MOST_WORKERS = 4  # each holds the activations of a batch
 
 __all__ = ["Sample", "Variant", "at_encoder_size", "encode_variants", "variants_of"]
 
@@ -74,8 +77,10 @@ def encode_variants(
 ) -> Iterator[tuple[int, int, Encoded]]:
     """Encode batches of images, each with every class in turn: (first image, class, what came out).
 
-    The next batches are read, corrupted and preprocessed in other threads meanwhile.
+    The next batches are read, corrupted, preprocessed and, on a CPU, encoded in other threads meanwhile: there several
+    batches in a thread each use the cores better than one batch in several threads, which wait for each other.
     """
+    workers, threads = _shared(usable_cores()) if encoder.device == "cpu" else (2, None)
 
     def load(chunk: Sequence[Sample]) -> list[Any]:
         import numpy as np
@@ -90,7 +95,8 @@ def encode_variants(
             arrays = [
                 _corrupt(item, array, sample.name, seed) for array, sample in zip(arrays, chunk, strict=True)
             ]
-        return encoder.preprocess([Image.fromarray(array) for array in arrays])
+        inputs = encoder.preprocess([Image.fromarray(array) for array in arrays])
+        return inputs if threads is None else encoder.encode(inputs, (PATCHES,))
 
     def jobs(pool: ThreadPoolExecutor) -> Generator[tuple[int, int, Future[Any]]]:
         for first in range(0, len(samples), batch):
@@ -100,15 +106,42 @@ def encode_variants(
             for position, item in enumerate(classes):
                 yield first, position, pool.submit(prepare, item, chunk, loading)
 
-    with ThreadPoolExecutor(2) as pool:
+    def encoded(job: tuple[int, int, Future[Any]]) -> tuple[int, int, Encoded]:
+        first, position, made = job
+        return (
+            first,
+            position,
+            encoder.encode(made.result(), (PATCHES,)) if threads is None else made.result(),
+        )
+
+    with _threads(threads), ThreadPoolExecutor(workers) as pool:
         waiting: deque[tuple[int, int, Future[Any]]] = deque()
         for job in jobs(pool):
             waiting.append(job)
-            if len(waiting) > _AHEAD:
-                first, position, inputs = waiting.popleft()
-                yield first, position, encoder.encode(inputs.result(), (PATCHES,))
-        for first, position, inputs in waiting:
-            yield first, position, encoder.encode(inputs.result(), (PATCHES,))
+            if len(waiting) > max(_AHEAD, workers):
+                yield encoded(waiting.popleft())
+        while waiting:
+            yield encoded(waiting.popleft())
+
+
+def _shared(cores: int) -> tuple[int, int]:
+    """Threads that encode, and those that each of them may use for a batch."""
+    workers = min(cores, _MOST_WORKERS)
+    return workers, max(1, cores // workers)
+
+
+@contextmanager
+def _threads(count: int | None) -> Generator[None]:
+    """Let torch use so many threads for an operation, in this thread and those that are started within."""
+    import torch
+
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _corrupt(item: Variant, array: Any, name: str, seed: int) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -241,17 +242,20 @@ def _processor_digest(processor: Any) -> str:
 
 @contextmanager
 def _states(tower: Any, plan: Plan, layers: set[int]) -> Generator[dict[int, Tensor]]:
-    """Collect the hidden states behind the given blocks of the runs within; 0 is what the first block is given."""
+    """Collect the hidden states behind the given blocks of this thread's runs; 0 is what the first block is given."""
     blocks: Any = tower.get_submodule(plan.blocks)
     states: dict[int, Any] = {}
     handles: list[Any] = []
+    thread = threading.get_ident()
 
     def before(_: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> None:
-        states[0] = arguments[0] if arguments else named["hidden_states"]
+        if threading.get_ident() == thread:
+            states[0] = arguments[0] if arguments else named["hidden_states"]
 
     def behind(layer: int) -> Any:
         def keep(_: Any, __: Any, output: Any) -> None:
-            states[layer] = output[0] if isinstance(output, tuple) else output
+            if threading.get_ident() == thread:
+                states[layer] = output[0] if isinstance(output, tuple) else output
 
         return keep
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,8 +30,6 @@ __all__ = ["OpenClipEncoder", "has_patch_tokens", "load", "wrap"]
 @dataclass(frozen=True, slots=True, eq=False)
 class OpenClipEncoder:
     """A vision transformer of open_clip; implements ``Encoder``. Made by ``load``.
-
-    ``encode`` is for one thread at a time; ``preprocess`` for any.
 
     Attributes:
         info: What it is.
@@ -190,13 +189,17 @@ def _in_a_row(state: Any, patches: Any) -> Any:
 
 @contextmanager
 def _states(visual: Any, layers: set[int]) -> Generator[dict[int, Tensor]]:
-    """Collect (images, tokens, width) behind the given blocks of the run within; 0 is what the first one is given."""
+    """Collect (images, tokens, width) behind the given blocks of this thread's run; 0: what the first is given."""
     states: dict[int, Any] = {}
     handles: list[Any] = []
     blocks, patches = _parts(visual, "")
     last_first = not getattr(getattr(visual, "transformer", None), "batch_first", True)
 
+    thread = threading.get_ident()
+
     def keep(layer: int, state: Any) -> None:
+        if threading.get_ident() != thread:
+            return  # of another thread that uses the model at the same time
         if layer == PATCHES:
             states[layer] = _in_a_row(state, patches)
         else:

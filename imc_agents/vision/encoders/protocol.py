@@ -123,7 +123,12 @@ def on_cpu(tokens: Packed, layers: Mapping[int, Packed], grids: tuple[tuple[int,
 
 @runtime_checkable
 class Encoder(Protocol):
-    """A vision encoder, loaded, in evaluation mode and without gradients."""
+    """A vision encoder, loaded, in evaluation mode and without gradients; for any number of threads."""
+
+    @property
+    def device(self) -> str:
+        """Where it runs: ``cpu``, ``cuda`` or ``cuda:N``."""
+        ...
 
     @property
     def info(self) -> EncoderInfo:
@@ -131,7 +136,7 @@ class Encoder(Protocol):
         ...
 
     def preprocess(self, images: Sequence[Any]) -> Any:
-        """Turn Pillow images (RGB) into the encoder's input for ``encode``; runs in any thread."""
+        """Turn Pillow images (RGB) into the encoder's input for ``encode``."""
         ...
 
     def encode(self, inputs: Any, layers: Sequence[int] = ()) -> Encoded:
