@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from imc_agents.adapt.class_prompts import load_class_prompts
 from imc_agents.adapt.classifier import Head, make_head
 from imc_agents.adapt.evaluation import CLEAN, Condition, Evaluation, read_logits, write_logits, write_plan
+from imc_agents.adapt.files import held
 from imc_agents.adapt.fit import create_encoder
 from imc_agents.adapt.labelled import LabelledImages, digest_of, open_labelled
 from imc_agents.adapt.lora import ADAPTER_WEIGHTS
@@ -121,7 +122,7 @@ def plan_eval(request: EvalRequest, *, device: str = "cpu") -> EvalPlan:
         adapted = fold(create_encoder(request.encoder), request.adapter).created
         ways.append(_way(adapted, "adapt", "both", banks, device))
     _check_banks(banks, ways, request)
-    held = {way.calibrated for way in ways if way.bank} | {way.plain for way in ways}
+    known = {way.calibrated for way in ways if way.bank} | {way.plain for way in ways}
     evaluation = Evaluation(
         made_with={
             "encoder": request.encoder,
@@ -136,7 +137,7 @@ def plan_eval(request: EvalRequest, *, device: str = "cpu") -> EvalPlan:
             "table": table,
             "seed": request.seed,
         },
-        methods=tuple(name for name in ("none", "adapt", "calibrate", "both") if name in held),
+        methods=tuple(name for name in ("none", "adapt", "calibrate", "both") if name in known),
         classes=images.classes,
         ids=images.ids,
         labels=tuple(images.labels.tolist()),
@@ -165,11 +166,12 @@ def evaluate(
     """
     write_plan(folder, plan.evaluation)
     pixels = Pixels(plan.images, plan.ways[0].created)
-    for condition in plan.evaluation.conditions:
-        if read_logits(folder, condition) is not None:
-            advance(len(plan.images))
-            continue
-        write_logits(folder, condition, _logits(plan, condition, pixels, batch, advance))
+    with held(folder):
+        for condition in plan.evaluation.conditions:
+            if read_logits(folder, condition) is not None:
+                advance(len(plan.images))
+                continue
+            write_logits(folder, condition, _logits(plan, condition, pixels, batch, advance))
 
 
 def _logits(

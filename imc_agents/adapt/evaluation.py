@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imc_agents.adapt.state import part_of, replaced
+from imc_agents.adapt.files import part_of, replaced
 from imc_agents.errors import UsageError
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from typing import Any
 
 from imc_agents.adapt.class_prompts import load_class_prompts
 from imc_agents.adapt.classifier import Head, make_head
+from imc_agents.adapt.files import held
 from imc_agents.adapt.labelled import LabelledImages, digest_of, open_labelled, splits_of
 from imc_agents.adapt.lora import check_rank
 from imc_agents.adapt.settings import FitSettings
@@ -147,21 +148,22 @@ def fit(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{folder}: cannot be created ({error.strerror}); name another folder") from error
-    progress = train(
-        plan.created,
-        plan.head,
-        plan.shots,
-        plan.validation,
-        plan.settings,
-        folder,
-        plan.made_with,
-        device=device,
-        advance=advance,
-        tell=tell,
-        stop=stop,
-    )
-    record = _record(plan, progress)
-    write_record(folder, record)
+    with held(folder):
+        progress = train(
+            plan.created,
+            plan.head,
+            plan.shots,
+            plan.validation,
+            plan.settings,
+            folder,
+            plan.made_with,
+            device=device,
+            advance=advance,
+            tell=tell,
+            stop=stop,
+        )
+        record = _record(plan, progress)
+        write_record(folder, record)
     return record
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imc_agents.adapt.files import part_of
 from imc_agents.adapt.load import load_adapter
-from imc_agents.adapt.state import RECORD, part_of, read_record
+from imc_agents.adapt.state import RECORD, read_record
 from imc_agents.errors import UsageError
 from imc_agents.vision.encoders.open_clip_models import (
     HUB_CONFIG,

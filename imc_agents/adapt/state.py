@@ -9,13 +9,13 @@ Every file is replaced as a whole, so a process that is killed leaves the last g
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imc_agents.adapt.files import replaced
 from imc_agents.adapt.lora import ADAPTER_CONFIG, ADAPTER_WEIGHTS, trained
 from imc_agents.errors import UsageError
 
@@ -28,9 +28,7 @@ __all__ = [
     "Progress",
     "finished_record",
     "load_state",
-    "part_of",
     "read_record",
-    "replaced",
     "save_adapter",
     "save_state",
     "write_record",
@@ -256,23 +254,3 @@ def _stored(folder: Path) -> Generator[tuple[Any, dict[str, str]]]:
 def _beside(tensor: Tensor, weight: Any, moment: str) -> Tensor:
     """Moments lie where the weights do; the count of steps stays on the CPU, as AdamW keeps it."""
     return tensor if moment == "step" else tensor.to(weight.device)
-
-
-def part_of(path: Path) -> Path:
-    """Where a file is written before it is put in its place."""
-    return path.with_name(f".{path.name}.part")
-
-
-def replaced(path: Path, content: bytes) -> None:
-    """Write a file beside another, then put it in its place.
-
-    Raises:
-        UsageError: the folder cannot be written.
-    """
-    part = part_of(path)
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)  # noqa: PTH105  # the same file system, and atomic
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UsageError(f"{path}: cannot be written ({reason}); check the folder and the disk") from error

@@ -74,6 +74,8 @@ def adapt_eval(
     from imc_agents.errors import UsageError
 
     check_device(device)
+    if noises is not None and not names(noises):
+        raise UsageError("--noises: none is given; leave it out for all, or name some by comma")
     if output.exists() and not output.is_dir():
         raise UsageError(f"{output} is a file; name a folder for the evaluation")
     request = EvalRequest(

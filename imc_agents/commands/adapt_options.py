@@ -54,12 +54,14 @@ def severity_numbers(listed: str) -> tuple[int, ...]:
     """The severities in a list by comma.
 
     Raises:
-        UsageError: something in it is no number from 1 to 5.
+        UsageError: it is empty, or something in it is no number from 1 to 5.
     """
     from imc_agents.commands.bench_options import numbers
     from imc_agents.noise.registry import check_severity
 
     found = numbers(listed, "--severities", "numbers from 1 to 5 by comma, e.g. 1,3,5")
+    if not found:
+        raise UsageError("--severities: none is given; name some of 1 to 5, e.g. 1,3,5")
     for severity in found:
         check_severity(severity)
     return tuple(dict.fromkeys(found))

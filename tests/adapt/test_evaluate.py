@@ -20,6 +20,7 @@ from imc_agents.adapt.class_prompts import load_class_prompts
 from imc_agents.adapt.classifier import make_head
 from imc_agents.adapt.evaluate import EvalRequest, evaluate, plan_eval
 from imc_agents.adapt.evaluation import CLEAN, Condition, read_logits, read_plan
+from imc_agents.adapt.files import held
 from imc_agents.adapt.labelled import open_labelled
 from imc_agents.adapt.merge import fold, write_folded
 from imc_agents.adapt.state import RECORD
@@ -82,6 +83,13 @@ def logits_of(folder: Path, condition: Condition) -> dict[str, Any]:
 def evaluated(request: EvalRequest, folder: Path, **options: Any) -> dict[Condition, dict[str, Any]]:
     evaluate(plan_eval(request), folder, **options)
     return {condition: logits_of(folder, condition) for condition in read_plan(folder).conditions}
+
+
+def test_one_process_at_a_time_fills_a_folder(place: Place, tmp_path: Path) -> None:
+    (tmp_path / "e").mkdir()
+    shutil.copy(place.folder / "evaluation.json", tmp_path / "e")
+    with held(tmp_path / "e"), pytest.raises(UsageError, match="e: another process is filling it; wait"):
+        evaluate(plan_eval(place.request), tmp_path / "e")
 
 
 def test_all_four_methods_stand_in_one_run(place: Place) -> None:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 
 from imc_agents.adapt import fit as fitting
+from imc_agents.adapt.files import held
 from imc_agents.adapt.fit import FitPlan, finished, fit, plan_fit
 from imc_agents.adapt.lora import ADAPTER_WEIGHTS
 from imc_agents.adapt.state import RECORD
@@ -316,6 +317,30 @@ def test_sixteen_bits_are_for_the_forward_pass_alone(plan: Callable[..., FitPlan
 def test_a_disk_that_is_full_is_one_line(plan: Callable[..., FitPlan], tmp_path: Path) -> None:
     with full_disk(1000), pytest.raises(UsageError, match=r"cannot be written \(File too large\); check"):
         fit(plan(), tmp_path / "a")
+
+
+def test_a_learning_rate_that_falls_to_nothing_is_resumed_at_the_same_place(
+    plan: Callable[..., FitPlan], tmp_path: Path
+) -> None:
+    whole_record = fit(plan(schedule="cosine"), tmp_path / "whole")
+    steps: list[int] = []
+    with pytest.raises(InterruptedFitError):
+        fit(plan(schedule="cosine"), tmp_path / "cut", advance=steps.append, stop=lambda: sum(steps) >= 6)
+    assert fit(plan(schedule="cosine"), tmp_path / "cut") == whole_record
+    assert weights_of(tmp_path / "cut") == weights_of(tmp_path / "whole")
+    assert weights_of(tmp_path / "whole") != weights_of(fitted_at_one_rate(plan, tmp_path / "constant"))
+
+
+def fitted_at_one_rate(plan: Callable[..., FitPlan], folder: Path) -> Path:
+    fit(plan(schedule="constant"), folder)
+    return folder
+
+
+def test_one_process_at_a_time_fills_a_folder(plan: Callable[..., FitPlan], tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    with held(tmp_path / "a"), pytest.raises(UsageError, match="a: another process is filling it; wait"):
+        fit(plan(), tmp_path / "a")
+    fit(plan(epochs=1), tmp_path / "a")
 
 
 def test_the_record_tells_how_it_was_made(whole: tuple[Path, dict[str, Any]], specs: dict[str, str]) -> None:

@@ -239,6 +239,8 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     ((*FIT, "--precision", "fp8"), "--precision: unknown 'fp8'"),
     ((*FIT, "--precision", "float16"), "--precision float16 needs a GPU; take bfloat16 or float32"),
     ((*FIT, "--device", "cuda:9"), "device 'cuda:9' is not there"),
+    ((*FIT, "--device", "meta"), "device 'meta' is not for encoders; take cpu, cuda or cuda:N"),
+    ((*FIT, "--schedule", "cosin"), "--schedule: unknown 'cosin'; did you mean 'cosine'?"),
     ((*FIT, "--device", "gpu"), "device 'gpu' is not known; take cpu, cuda or cuda:N"),
     (
         (*FIT, "--encoder", "mllm:encoder"),
@@ -255,6 +257,8 @@ MISTAKES: list[tuple[tuple[str, ...], str]] = [
     ((*FIT, "-o", "unfinished"), "unfinished: holds an adapter, but neither imc_adapter.json nor"),
     ((*EVAL, "--suite", "medmnist"), "--suite: unknown 'medmnist'; did you mean 'medmnist-c'?"),
     ((*EVAL, "--noises", "pixelated"), "has no 'pixelated'; did you mean 'pixelate'?"),
+    ((*EVAL, "--noises", ","), "--noises: none is given; leave it out for all"),
+    ((*EVAL, "--severities", ""), "--severities: none is given; name some of 1 to 5"),
     ((*EVAL, "--severities", "6"), "severity 6 is outside 1..5"),
     ((*EVAL, "--severities", "mild"), "--severities 'mild': write numbers from 1 to 5 by comma"),
     ((*EVAL, "--table", "brestmnist"), "--table: unknown 'brestmnist'; did you mean 'breastmnist'?"),

@@ -52,5 +52,7 @@ def check_device(device: str) -> None:
         wanted = torch.device(device)
     except RuntimeError as error:
         raise ConfigError(f"device {device!r} is not known; take cpu, cuda or cuda:N") from error
+    if wanted.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device {device!r} is not for encoders; take cpu, cuda or cuda:N")
     if wanted.type == "cuda" and (wanted.index or 0) >= torch.cuda.device_count():
         raise ConfigError(f"device {device!r} is not there; {torch.cuda.device_count()} GPUs are seen")
