@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -74,7 +74,7 @@ class Pixels:
 
     def batches(
         self,
-        chosen: Iterable[list[int]],
+        chosen: Sequence[list[int]],
         alter: Callable[[NDArray[np.uint8], int], NDArray[np.uint8]] | None = None,
     ) -> Generator[tuple[list[int], Tensor]]:
         """Yield batches (images, 3, height, width) float32 with their indices, the next ones being read meanwhile.
@@ -94,7 +94,9 @@ class Pixels:
         def load(batch: list[int]) -> tuple[list[int], Tensor]:
             return batch, torch.stack([one(index) for index in batch])
 
-        yield from ahead(load, chosen)
+        # What is there already is only put together; threads for that would take the cores from the encoder.
+        ready = alter is None and all(index in self._inputs for batch in chosen for index in batch)
+        yield from map(load, chosen) if ready else ahead(load, chosen)
 
 
 def ahead(function: Callable[[T], R], items: Iterable[T]) -> Generator[R]:
