@@ -8,6 +8,7 @@ import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
 from open_clip import factory
+from open_clip.transformer import QuickGELU
 from torch import nn
 
 from imc_agents.errors import BackendUnreachableError, ConfigError
@@ -68,6 +69,13 @@ def test_what_open_clip_cannot_make_is_one_line(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(factory, "create_model_from_pretrained", fail)
     with pytest.raises(ConfigError, match=r"RN50:openai cannot be loaded: size mismatch for visual\.proj"):
         create("RN50:openai")
+
+
+def test_the_same_weights_with_another_activation_are_another_encoder() -> None:
+    model = made()
+    before = revision_of(model)
+    model.visual.activation = QuickGELU()
+    assert revision_of(model) != before
 
 
 def test_the_revision_is_of_the_weights_of_the_image_encoder() -> None:

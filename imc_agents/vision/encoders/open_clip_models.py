@@ -37,7 +37,7 @@ class Created:
         transform: Turns a Pillow image into the input of its image encoder.
         tokenizer: Of its text encoder.
         image_size: Shorter side of that input in pixels.
-        revision: Digest of the weights of the image encoder.
+        revision: Digest of the weights of the image encoder and its activation.
         config: Its architecture, as open_clip writes it into folders (``model_cfg``).
     """
 
@@ -71,8 +71,10 @@ def create(spec: str) -> Created:
 
 
 def revision_of(model: Any) -> str:
-    """Digest of the weights of a model's image encoder, which is on the CPU."""
-    return tensor_digest(dict(model.visual.state_dict()), type(model.visual).__name__)
+    """Digest of the weights of a model's image encoder, which is on the CPU, and of the activation that they need."""
+    quick = any(type(module).__name__ == "QuickGELU" for module in model.visual.modules())
+    salt = type(model.visual).__name__ + (" with QuickGELU" if quick else "")
+    return tensor_digest(dict(model.visual.state_dict()), salt)
 
 
 def _split(spec: str) -> tuple[str, str | None]:
