@@ -26,6 +26,7 @@ class LinearEncoder:
 
     info: EncoderInfo
     weight: torch.Tensor
+    device: str = "cpu"
 
     def preprocess(self, images: Sequence[Any]) -> torch.Tensor:
         pixels = [np.asarray(image.resize((SIDE, SIDE)), dtype=np.float32)[..., 0] / 255 for image in images]

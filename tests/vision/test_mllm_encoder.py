@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from safetensors.torch import load_file, save_file
 from imc_agents.errors import BackendUnreachableError, ConfigError
 from imc_agents.models.weights import prepare_default
 from imc_agents.vision.encoders.mllm import MllmEncoder, load
-from imc_agents.vision.encoders.protocol import Encoder, Packed
+from imc_agents.vision.encoders.protocol import PATCHES, Encoder, Packed
 from imc_agents.vision.encoders.specs import load_encoder
 
 SHARED = Path(os.environ.get("IMC_SHARED", Path(__file__).parents[2].parent / "shared"))
@@ -274,6 +275,18 @@ def test_batches_agree_with_single_images(tiny: Tiny) -> None:
         torch.testing.assert_close(together.tokens.split()[place], alone.tokens.rows)
         torch.testing.assert_close(together.layers[2].split()[place], alone.layers[2].rows)
         assert alone.grids == (together.grids[place],)
+
+
+def test_threads_do_not_mix_what_they_encode(tiny: Tiny) -> None:
+    encoder = load_encoder(f"mllm:{tiny.folder}", dtype="float32")
+    inputs = [encoder.preprocess([picture]) for picture in pictures()[:2]]
+    expected = [encoder.encode(one, (PATCHES, 1)) for one in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda at: (at, encoder.encode(inputs[at], (PATCHES, 1))), [0, 1] * 10))
+    for at, encoded in found:
+        assert torch.allclose(encoded.tokens.rows, expected[at].tokens.rows, atol=1e-5)
+        for layer in (PATCHES, 1):
+            assert torch.allclose(encoded.layers[layer].rows, expected[at].layers[layer].rows, atol=1e-5)
 
 
 def test_no_tensor_of_the_language_model_is_read(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

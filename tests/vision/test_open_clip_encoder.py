@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,17 @@ def test_a_batch_is_its_images(encoder: OpenClipEncoder, images: list[Image.Imag
     for image, rows in zip(images, together, strict=True):
         alone = encoder.encode(encoder.preprocess([image])).tokens.rows
         assert torch.allclose(alone, rows, atol=1e-4)
+
+
+def test_threads_do_not_mix_what_they_encode(encoder: OpenClipEncoder, images: list[Image.Image]) -> None:
+    inputs = [encoder.preprocess([image]) for image in images[:2]]
+    expected = [encoder.encode(one, (PATCHES, 1)) for one in inputs]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda at: (at, encoder.encode(inputs[at], (PATCHES, 1))), [0, 1] * 10))
+    for at, encoded in found:
+        assert torch.allclose(encoded.tokens.rows, expected[at].tokens.rows, atol=1e-5)
+        for layer in (PATCHES, 1):
+            assert torch.allclose(encoded.layers[layer].rows, expected[at].layers[layer].rows, atol=1e-5)
 
 
 def test_a_spec_names_a_folder_and_a_dtype(tmp_path: Path, images: list[Image.Image]) -> None:
