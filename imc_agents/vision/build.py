@@ -1,6 +1,7 @@
 """Building a bank: clean images are corrupted with every noise and severity, encoded, and summed up.
 
-Memory does not grow with the number of images, except for one row of statistics for each encoded image.
+Memory does not grow with the number of images, except for one row of statistics for each encoded image, and for the
+images themselves at the encoder's size up to a bound.
 """
 
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -21,7 +22,14 @@ from imc_agents.vision.held_out import choose_operators
 from imc_agents.vision.moments import TokenBasis, fit_token_basis
 from imc_agents.vision.perception import Finding, Prototype, fit_perception
 from imc_agents.vision.statistics import PatchBasis, fit_patch_basis, patch_statistics, sharpness
-from imc_agents.vision.variants import Sample, Variant, at_encoder_size, encode_variants, variants_of
+from imc_agents.vision.variants import (
+    Sample,
+    Variant,
+    at_encoder_size,
+    encode_variants,
+    remembered,
+    variants_of,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,6 +80,7 @@ def build_bank(
             f"{len(samples)} images are too few for a bank; give at least {_FEWEST}, better 200 or more"
         )
     classes = variants_of(noises)
+    samples = remembered(samples, encoder.info.image_size)
     basis, bases, grouping = _look(encoder, samples, classes, seed, groups, batch, advance)
     prototypes = [
         Prototype(group, item.noise, item.variant, item.severity, item.family)
@@ -79,19 +88,21 @@ def build_bank(
         for item in classes
     ]
     gatherings = [Gathering.empty(len(classes), grouping, found.axes.shape[1]) for found in bases]
+    order = gatherings[0].order()
     statistics: list[Tensor] = []
     index: list[int] = []
     images: list[int] = []
     clean: list[Tensor] = []
-    for first, position, encoded in encode_variants(encoder, samples, classes, seed, batch):
+    ordered = [samples[i] for i in order.tolist()]
+    for first, position, encoded in encode_variants(encoder, ordered, classes, seed, batch):
         parts = split_parts(_finite(encoded).tokens, encoder.info.prefix_tokens)
         noisy = [found.project(part.rows) for found, part in zip(bases, parts, strict=True)]
         if position == 0:
             clean = noisy
         means = torch.stack([rows.mean(0) for rows in noisy[0].split(list(parts[0].counts))])
+        of_batch = order[first : first + len(means)]
         for gathering, part, was, now in zip(gatherings, parts, clean, noisy, strict=True):
-            gathering.add(position, first, part.counts, now, means, was)
-        of_batch = torch.arange(first, first + len(means))
+            gathering.add(position, of_batch, part.counts, now, means, was)
         statistics.append(patch_statistics(encoded.layers[PATCHES], basis))
         index += (grouping.members[of_batch] * len(classes) + position).tolist()
         images += of_batch.tolist()

@@ -77,11 +77,13 @@ def fit_discriminant(
 
     x = statistics.double()
     width = x.shape[1]
-    sizes = torch.bincount(prototypes, minlength=count).double()
-    sums = torch.zeros(count, width, dtype=torch.float64).index_add_(0, prototypes, x)
+    belongs = torch.nn.functional.one_hot(prototypes, count).double()
+    sizes, sums = belongs.sum(0), belongs.T @ x
     means = (sums + prior_images * x.mean(0)) / (sizes + prior_images)[:, None]
-    apart = x - means[prototypes]
-    covariance = apart.T @ apart / max(1, len(x))
+    # Of the samples less their means, without a copy of them all.
+    between = sums.T @ means
+    products = x.T @ x - between - between.T + means.T @ (sizes[:, None] * means)
+    covariance = products / max(1, len(x))
     deviation = covariance.diagonal().sqrt() + 1e-9
     correlation = covariance / deviation[:, None] / deviation
     correlation = (1 - shrinkage) * correlation + shrinkage * torch.eye(width, dtype=torch.float64)

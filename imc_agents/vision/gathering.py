@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Gathering"]
 
-_HELD_OUT = 5  # every fifth image chooses the operators
+_HELD_OUT = 5  # every fifth image of a group chooses the operators
 _PAIRS = 256
 _HELD_PAIRS = 128
 
@@ -29,6 +29,7 @@ class Gathering:
     Attributes:
         classes: Noises and severities, clean included.
         groups: The group of each image.
+        kinds: (images,) int64, twice the group, and one more for the images held out: every fifth of each group.
         fitted: Moments of the images that operators are solved from.
         held: Moments of the images that choose between them.
         fitted_pairs: Some pairs of tokens, (pairs, 2, axes) of each batch.
@@ -37,6 +38,7 @@ class Gathering:
 
     classes: int
     groups: Groups
+    kinds: Tensor
     fitted: list[Moments]
     held: list[Moments]
     fitted_pairs: list[list[Tensor]]
@@ -46,23 +48,37 @@ class Gathering:
     def empty(cls, classes: int, groups: Groups, axes: int) -> Gathering:
         """Nothing gathered yet."""
         count = classes * groups.count
+        kinds = 2 * groups.members
+        for group in range(groups.count):
+            kinds[(groups.members == group).nonzero()[::_HELD_OUT]] += 1
         return cls(
             classes,
             groups,
+            kinds,
             [no_moments(axes) for _ in range(count)],
             [no_moments(axes) for _ in range(count)],
             [[] for _ in range(count)],
             [[] for _ in range(count)],
         )
 
+    def order(self) -> Tensor:
+        """All images, those of one group behind each other and in it those held out last; batches are of few groups."""
+        return self.kinds.argsort(stable=True)
+
     def add(
-        self, position: int, first: int, counts: Sequence[int], noisy: Tensor, means: Tensor, clean: Tensor
+        self,
+        position: int,
+        images: Tensor,
+        counts: Sequence[int],
+        noisy: Tensor,
+        means: Tensor,
+        clean: Tensor,
     ) -> None:
         """Add one batch of one class.
 
         Args:
             position: The class.
-            first: The first image of the batch.
+            images: (images,) int64, which images they are.
             counts: Tokens of each image.
             noisy: (sum of counts, axes) float32, projected tokens.
             means: (images, axes) float32, the mean patch token of each image.
@@ -70,24 +86,26 @@ class Gathering:
         """
         import torch
 
-        images = torch.arange(first, first + len(counts))
-        of_row = torch.repeat_interleave(images, torch.tensor(list(counts)))
-        means = means[of_row - first]
-        group = self.groups.members[of_row]
-        held = of_row % _HELD_OUT == 0
-        for which, size in enumerate(self.groups.sizes):
+        of_row = torch.repeat_interleave(torch.arange(len(images)), torch.tensor(list(counts)))
+        kinds = self.kinds[images]
+        for kind in kinds.unique().tolist():
+            which, held = divmod(int(kind), 2)
             prototype = which * self.classes + position
-            for sums, pairs, mask, quota in (
-                (self.fitted, self.fitted_pairs, ~held & (group == which), _PAIRS),
-                (self.held, self.kept_pairs, held & (group == which), _HELD_PAIRS * _HELD_OUT),
-            ):
-                rows = mask.nonzero()[:, 0]
-                if not len(rows):
-                    continue
-                sums[prototype] += moments_of(noisy[rows], means[rows], clean[rows])
-                of_group = int((self.groups.members[images] == which).sum())
-                few = rows[torch.linspace(0, len(rows) - 1, max(1, quota * of_group // size)).long()]
-                pairs[prototype].append(torch.stack([noisy[few], clean[few]], 1).half())
+            sums, pairs, quota = (
+                (self.held, self.kept_pairs, _HELD_PAIRS * _HELD_OUT)
+                if held
+                else (self.fitted, self.fitted_pairs, _PAIRS)
+            )
+            rows = (kinds == kind)[of_row].nonzero()[:, 0]
+            of_rows, now, was = (
+                (of_row, noisy, clean)
+                if len(rows) == len(of_row)
+                else (of_row[rows], noisy[rows], clean[rows])
+            )
+            sums[prototype] += moments_of(now, was, means, of_rows)
+            share = int((kinds == kind).sum()) / self.groups.sizes[which]
+            few = torch.linspace(0, len(rows) - 1, max(1, int(quota * share))).long()
+            pairs[prototype].append(torch.stack([now[few], was[few]], 1).half())
 
     def moments(self) -> tuple[Moments, ...]:
         """Of all images."""

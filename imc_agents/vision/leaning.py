@@ -45,27 +45,30 @@ def find_leans(margins: Tensor, groups: Tensor, count: int, family: Tensor, seve
     leans = torch.zeros(count, families, dtype=torch.float64)
     if not families or not bool(clean.any()):
         return leans
+    gains: dict[tuple[int, int], tuple[Tensor, Tensor, Tensor]] = {}
+    for group in range(count):
+        here = groups == group
+        for column in range(families):
+            of_family = here & (family == column)
+            # A clean image has a sample for each noise, variant and severity; together they weigh as much.
+            weights = severities[of_family] / severities[family == column].sum() * clean.sum()
+            gains[group, column] = _gains(margins[here & clean, column], margins[of_family, column], weights)
     for price in _PRICES:
-        for group in range(count):
-            here = groups == group
-            for column in range(families):
-                of_family = here & (family == column)
-                # A clean image has a sample for each noise, variant and severity; together they weigh as much.
-                weights = severities[of_family] / severities[family == column].sum() * clean.sum()
-                leans[group, column] = _best(
-                    margins[here & clean, column], margins[of_family, column], weights, price
-                )
+        for place, (candidates, found, alarms) in gains.items():
+            leans[place] = candidates[(found - price * alarms).argmax()]
         kept = (margins[clean] <= leans[groups[clean]]).all(1).double().mean()
         if float(kept) >= _CLEAN_RECALL:
             break
     return leans
 
 
-def _best(alarms: Tensor, wanted: Tensor, weights: Tensor, price: float) -> Tensor:
-    """The lean, 0 or a margin of a clean image, with the largest gain."""
+def _gains(alarms: Tensor, wanted: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What each lean, 0 or a margin of a clean image, would give: the leans, the noise found, the false alarms."""
     import torch
 
     candidates = torch.cat([torch.zeros(1, dtype=alarms.dtype), alarms[alarms > 0].sort().values])
-    found = (wanted[:, None] > candidates).double() * weights[:, None]
-    false = (alarms[:, None] > candidates).sum(0)
-    return candidates[(found.sum(0) - price * false).argmax()]
+    ordered, order = wanted.sort()
+    up_to = torch.cat([torch.zeros(1, dtype=weights.dtype), weights[order].cumsum(0)])
+    found = up_to[-1] - up_to[torch.searchsorted(ordered, candidates, right=True)]
+    false = len(alarms) - torch.searchsorted(alarms.sort().values, candidates, right=True)
+    return candidates, found, false

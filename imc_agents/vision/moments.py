@@ -116,22 +116,27 @@ def no_moments(axes: int) -> Moments:
     )
 
 
-def moments_of(noisy: Tensor, means: Tensor, clean: Tensor) -> Moments:
+def moments_of(noisy: Tensor, clean: Tensor, means: Tensor, of_row: Tensor) -> Moments:
     """Sum up pairs of tokens.
 
     Args:
         noisy: (tokens, axes) float32.
-        means: (tokens, axes) float32, the mean noisy patch of the image that each token is in.
         clean: (tokens, axes) float32, the same tokens of the clean images.
+        means: (images, axes) float32, the mean noisy patch of each image.
+        of_row: (tokens,) int64, the image that each token is in.
     """
     import torch
 
-    f, d = torch.cat([noisy, means], 1), clean - noisy
+    y, d = noisy, clean - noisy
+    # All tokens of an image have the same m, so that sums over each image are enough for what m stands in.
+    y_sums, d_sums = (torch.zeros_like(means).index_add_(0, of_row, rows) for rows in (y, d))
+    weighed = means * torch.bincount(of_row, minlength=len(means))[:, None]
+    ym = y_sums.T @ means
     return Moments(
-        float(len(f)),
-        f.sum(0).double(),
-        d.sum(0).double(),
-        (f.T @ f).double(),
-        (f.T @ d).double(),
+        float(len(y)),
+        torch.cat([y_sums.sum(0), weighed.sum(0)]).double(),
+        d_sums.sum(0).double(),
+        torch.cat([torch.cat([y.T @ y, ym], 1), torch.cat([ym.T, weighed.T @ means], 1)]).double(),
+        torch.cat([y.T @ d, means.T @ d_sums]).double(),
         (d.T @ d).double(),
     )

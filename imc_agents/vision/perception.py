@@ -198,6 +198,7 @@ def fit_perception(
     """
     import torch
 
+    statistics = statistics.double()
     folds: list[tuple[Tensor, Perception, list[Tensor]]] = []
     for fold in range(min(_FOLDS, int(images.max()) + 1)):
         seen = images % _FOLDS != fold

@@ -11,13 +11,15 @@ from typing import Any
 
 from imc_agents.noise.pool import usable_cores
 from imc_agents.noise.registry import SEVERITIES, NoiseSpec
-from imc_agents.vision.encoders.protocol import PATCHES, Encoded, Encoder
+from imc_agents.vision.encoders.protocol import PATCHES, Encoded, Encoder, joined
 from imc_agents.vision.perception import CLEAN
 
 _AHEAD = 3  # batches
-_MOST_WORKERS = 4  # each holds the activations of a batch
+_MOST_WORKERS = 4  # each holds the activations of some images
+_AT_ONCE = 8  # images: the activations of more do not fit into the cache of a core
+_MOST_REMEMBERED = 512 * 2**20  # bytes
 
-__all__ = ["Sample", "Variant", "at_encoder_size", "encode_variants", "variants_of"]
+__all__ = ["Sample", "Variant", "at_encoder_size", "encode_variants", "remembered", "variants_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +28,7 @@ class Sample:
 
     Attributes:
         name: Identifies it; part of the seed of its noise.
-        load: Gives the Pillow image in RGB; called twice.
+        load: Gives the Pillow image in RGB; may be called several times.
     """
 
     name: str
@@ -60,6 +62,27 @@ def at_encoder_size(image: Any, size: int) -> Any:
     return image.resize(wanted, Image.Resampling.BICUBIC)
 
 
+def remembered(samples: Sequence[Sample], size: int) -> list[Sample]:
+    """The samples at the encoder's size, read once as long as they fit into 512 MiB; the others are read again."""
+    found: dict[int, Any] = {}
+    room = _MOST_REMEMBERED
+
+    def loader(number: int, sample: Sample) -> Callable[[], Any]:
+        def load() -> Any:
+            nonlocal room
+            if number in found:
+                return found[number]
+            image = at_encoder_size(sample.load(), size)
+            room -= 3 * image.width * image.height
+            if room >= 0:
+                found[number] = image
+            return image
+
+        return load
+
+    return [Sample(sample.name, loader(number, sample)) for number, sample in enumerate(samples)]
+
+
 def variants_of(noises: Sequence[NoiseSpec]) -> list[Variant]:
     """Clean first, then every noise with every variant and severity."""
     found = [Variant(CLEAN, "", 0, CLEAN, None)]
@@ -78,7 +101,8 @@ def encode_variants(
     """Encode batches of images, each with every class in turn: (first image, class, what came out).
 
     The next batches are read, corrupted, preprocessed and, on a CPU, encoded in other threads meanwhile: there several
-    batches in a thread each use the cores better than one batch in several threads, which wait for each other.
+    batches in a thread each use the cores better than one batch in several threads, which wait for each other, and a
+    few images at a time are quicker than a whole batch.
     """
     workers, threads = _shared(usable_cores()) if encoder.device == "cpu" else (2, None)
 
@@ -95,8 +119,15 @@ def encode_variants(
             arrays = [
                 _corrupt(item, array, sample.name, seed) for array, sample in zip(arrays, chunk, strict=True)
             ]
-        inputs = encoder.preprocess([Image.fromarray(array) for array in arrays])
-        return inputs if threads is None else encoder.encode(inputs, (PATCHES,))
+        images = [Image.fromarray(array) for array in arrays]
+        if threads is None:
+            return encoder.preprocess(images)
+        return joined(
+            [
+                encoder.encode(encoder.preprocess(images[start : start + _AT_ONCE]), (PATCHES,))
+                for start in range(0, len(images), _AT_ONCE)
+            ]
+        )
 
     def jobs(pool: ThreadPoolExecutor) -> Generator[tuple[int, int, Future[Any]]]:
         for first in range(0, len(samples), batch):

@@ -20,7 +20,8 @@ def tokens(count: int = 4000) -> torch.Tensor:
 
 
 def moments(noisy: torch.Tensor, clean: torch.Tensor, means: torch.Tensor | None = None) -> Moments:
-    return moments_of(noisy, torch.zeros_like(noisy) if means is None else means, clean)
+    beside = torch.zeros_like(noisy) if means is None else means  # each token an image of its own
+    return moments_of(noisy, clean, beside, torch.arange(len(noisy)))
 
 
 def corrected(

@@ -15,7 +15,17 @@ from imc_agents.errors import ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["DTYPES", "PATCHES", "Encoded", "Encoder", "EncoderInfo", "Packed", "check_layers", "on_cpu"]
+__all__ = [
+    "DTYPES",
+    "PATCHES",
+    "Encoded",
+    "Encoder",
+    "EncoderInfo",
+    "Packed",
+    "check_layers",
+    "joined",
+    "on_cpu",
+]
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 """What an encoder can be loaded in; ``auto`` is the dtype of its checkpoint."""
@@ -110,6 +120,21 @@ def check_layers(info: EncoderInfo, layers: Iterable[int]) -> None:
     wrong = [layer for layer in layers if not PATCHES <= layer <= info.depth]
     if wrong:
         raise ConfigError(f"{info.spec} has the layers 0 to {info.depth}; there is no layer {wrong[0]}")
+
+
+def joined(parts: Sequence[Encoded]) -> Encoded:
+    """What was made of several batches with the same layers, as if it were one."""
+    import torch
+
+    def packed(found: Sequence[Packed]) -> Packed:
+        counts = tuple(count for part in found for count in part.counts)
+        return Packed(torch.cat([part.rows for part in found]), counts)
+
+    return Encoded(
+        packed([part.tokens for part in parts]),
+        {layer: packed([part.layers[layer] for part in parts]) for layer in parts[0].layers},
+        tuple(grid for part in parts for grid in part.grids),
+    )
 
 
 def on_cpu(tokens: Packed, layers: Mapping[int, Packed], grids: tuple[tuple[int, int], ...]) -> Encoded:
