@@ -19,7 +19,6 @@ from imc_agents.errors import ConfigError
 from imc_agents.vision.discriminant import Discriminant, Linear
 from imc_agents.vision.encoders.protocol import EncoderInfo
 from imc_agents.vision.moments import Moments, TokenBasis
-from imc_agents.vision.operators import Affine
 from imc_agents.vision.perception import Perception, Prototype, Subset
 from imc_agents.vision.statistics import PatchBasis
 
@@ -56,15 +55,16 @@ class Part:
         moments: Of each prototype, in the order of ``Perception.prototypes``.
         pairs: (prototypes, pairs, 2, axes) float16: noisy and clean tokens.
         choices: By noise and operator; what ``auto`` goes by.
-        solved: Corrections by prototype and operator, solved when first needed.
+        solved: Corrections by prototype and operator, (2 axes + 1, axes) with the bias as last row; solved when first
+            needed.
     """
 
     basis: TokenBasis
     moments: tuple[Moments, ...]
     pairs: Tensor
     choices: dict[str, dict[str, Choice]]
-    solved: dict[tuple[int, str], Affine] = field(
-        default_factory=dict[tuple[int, str], Affine], compare=False
+    solved: dict[tuple[int, str], Tensor] = field(
+        default_factory=dict[tuple[int, str], "Tensor"], compare=False
     )
 
     def best(self, noise: str) -> str:
@@ -107,11 +107,6 @@ class Bank:
     def noises(self) -> tuple[str, ...]:
         """The noises that it knows, clean left out."""
         return tuple(dict.fromkeys(item.noise for item in self.prototypes if item.severity))
-
-    def clean_of(self, prototype: int) -> int:
-        """The index of the clean prototype of the same group."""
-        group = self.prototypes[prototype].group
-        return next(i for i, item in enumerate(self.prototypes) if item.group == group and item.severity == 0)
 
 
 def check_encoder(bank: Bank, encoder: EncoderInfo, where: str) -> None:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 from imc_agents.errors import DataError
 from imc_agents.vision.bank import Bank, Part
 from imc_agents.vision.encoders.protocol import PATCHES, Encoded, Packed
-from imc_agents.vision.operators import AUTO, IDENTITY, Affine, get_operator
+from imc_agents.vision.operators import AUTO, IDENTITY, get_operator
 from imc_agents.vision.perception import CLEAN, Finding
+from imc_agents.vision.solving import known
 from imc_agents.vision.statistics import patch_statistics
 
 if TYPE_CHECKING:
@@ -111,21 +112,26 @@ def correct(
     # Images with equally many tokens are corrected together.
     for batch in _batches(treated, tokens.counts):
         kept = [findings[i] for i in batch]
-        at = torch.tensor([starts[i] for i in batch])[:, None] + torch.arange(tokens.counts[batch[0]])
-        gates = torch.tensor([1 - finding.probabilities.get(CLEAN, 0.0) for finding in kept])
-        noisy = tokens.rows[at[:, first:]]
-        patches = bank.patches.basis.project(noisy)
+        gates = [1 - finding.probabilities.get(CLEAN, 0.0) for finding in kept]
+        factors = [strength * gate for gate in gates]
+        count = tokens.counts[batch[0]]
+        at = (torch.tensor([starts[i] for i in batch])[:, None] + torch.arange(count)).flatten()
+        noisy = tokens.rows.index_select(0, at).unflatten(0, (-1, count))
+        patches = bank.patches.basis.project(noisy[:, first:])
         means = patches.mean(1, keepdim=True)
-        factor = strength * gates[:, None, None]
-        change = factor * _change(bank, bank.patches, kept, operator, patches, means)
-        result[at[:, first:]] = bank.patches.basis.moved(noisy, change)
-        if first and bank.classes is not None:
-            heads = tokens.rows[at[:, :first]]
-            turned = _change(bank, bank.classes, kept, operator, bank.classes.basis.project(heads), means)
-            result[at[:, :first]] = bank.classes.basis.moved(heads, factor * turned)
-        spread = (patches - means).square().sum((1, 2)).clamp_min(1e-18)
-        lengths = (change.square().sum((1, 2)) / spread).sqrt().tolist()
-        for i, gate, length in zip(batch, gates.tolist(), lengths, strict=True):
+        change = _change(bank, bank.patches, kept, operator, factors, patches, means)
+        moved = bank.patches.basis.moved(noisy[:, first:], change)
+        if first:
+            heads = noisy[:, :first]
+            if bank.classes is not None:
+                own = bank.classes.basis.project(heads)
+                turned = _change(bank, bank.classes, kept, operator, factors, own, means)
+                heads = bank.classes.basis.moved(heads, turned)
+            moved = torch.cat([heads, moved], 1)
+        result.index_copy_(0, at, moved.flatten(0, 1))
+        spread = (patches - means).flatten(1).norm(dim=1).clamp_min(1e-9)
+        lengths = (change.flatten(1).norm(dim=1) / spread).tolist()
+        for i, gate, length in zip(batch, gates, lengths, strict=True):
             name = bank.patches.best(findings[i].noise) if operator == AUTO else operator
             done[i] = Treatment(findings[i], name, gate, length)
     return Calibration(replace(tokens, rows=result), tuple(done))
@@ -143,22 +149,36 @@ def _batches(treated: Sequence[int], counts: Sequence[int]) -> list[list[int]]:
 
 
 def _change(
-    bank: Bank, part: Part, findings: Sequence[Finding], operator: str, tokens: Tensor, means: Tensor
+    bank: Bank,
+    part: Part,
+    findings: Sequence[Finding],
+    operator: str,
+    factors: Sequence[float],
+    tokens: Tensor,
+    means: Tensor,
 ) -> Tensor:
-    """The corrections of projected tokens (images, tokens, axes); ``means`` are the mean patches, (images, 1, axes)."""
+    """The corrections of projected tokens (images, tokens, axes), each image's times its factor.
+
+    ``means`` are the mean patches, (images, 1, axes).
+    """
     import torch
 
     names = [part.best(finding.noise) if operator == AUTO else operator for finding in findings]
-    axes = tokens.shape[2]
-    change = torch.empty_like(tokens)
     linear = [i for i, name in enumerate(names) if not get_operator(name).neighbours]
+    change = torch.empty_like(tokens)
     if linear:
-        weight, bias = _mixtures(bank, part, [(findings[i], names[i]) for i in linear])
-        of_image = means[linear] @ weight[:, axes:] + bias[:, None]
-        change[linear] = torch.baddbmm(of_image, tokens[linear], weight[:, :axes])
+        axes = tokens.shape[2]
+        mixed = _mixtures(bank, part, [(findings[i], names[i], factors[i]) for i in linear])
+        every = len(linear) == len(names)
+        of_images, chosen = (means, tokens) if every else (means[linear], tokens[linear])
+        beside = torch.baddbmm(mixed[:, -1:], of_images, mixed[:, axes:-1])
+        found = torch.baddbmm(beside, chosen, mixed[:, :axes])
+        if every:
+            return found
+        change[linear] = found
     for i, name in enumerate(names):
         if get_operator(name).neighbours:
-            change[i] = _by_neighbours(bank, part, findings[i], name, tokens[i])
+            change[i] = factors[i] * _by_neighbours(bank, part, findings[i], name, tokens[i])
     return change
 
 
@@ -169,28 +189,32 @@ def _shares(bank: Bank, finding: Finding) -> list[tuple[int, float]]:
     return [(index, value / total) for index, value in noisy if value > 0.05 * total]
 
 
-def _mixtures(bank: Bank, part: Part, images: Sequence[tuple[Finding, str]]) -> tuple[Tensor, Tensor]:
-    """The corrections of images, each of its prototypes by their shares: (images, 2 axes, axes), (images, axes)."""
+def _mixtures(bank: Bank, part: Part, images: Sequence[tuple[Finding, str, float]]) -> Tensor:
+    """The corrections of images, each of its prototypes by their shares times a factor; (images, 2 axes + 1, axes)."""
     import torch
 
     axes = part.basis.axes.shape[1]
-    weight, bias = torch.zeros(len(images), 2 * axes, axes), torch.zeros(len(images), axes)
-    for i, (finding, operator) in enumerate(images):
-        for index, share in _shares(bank, finding):
+    mixed = torch.empty(len(images), 2 * axes + 1, axes)
+    for made, (finding, operator, factor) in zip(mixed, images, strict=True):
+        for position, (index, share) in enumerate(_shares(bank, finding)):
             solved = _solved(bank, part, index, operator)
-            weight[i].add_(solved.weight, alpha=share)
-            bias[i].add_(solved.bias, alpha=share)
-    return weight, bias
+            if position:
+                made.add_(solved, alpha=share * factor)
+            else:
+                torch.mul(solved, share * factor, out=made)
+    return mixed
 
 
-def _solved(bank: Bank, part: Part, index: int, name: str) -> Affine:
-    """The correction of a prototype at its best strength; solved once."""
+def _solved(bank: Bank, part: Part, index: int, name: str) -> Tensor:
+    """The correction of a prototype at its best strength, the bias below the weight; solved once."""
+    import torch
+
     if (index, name) not in part.solved:
         solve = get_operator(name).solve
         assert solve is not None  # the others are applied by neighbours
-        found = solve(part.moments[index], part.moments[bank.clean_of(index)])
+        found = solve(known(bank.prototypes, part.moments, index))
         strength = part.strength(bank.prototypes[index].noise, name)
-        part.solved[index, name] = Affine(found.weight * strength, found.bias * strength)
+        part.solved[index, name] = torch.cat([found.weight, found.bias[None]]) * strength
     return part.solved[index, name]
 
 

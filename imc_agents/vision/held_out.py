@@ -13,6 +13,7 @@ from imc_agents.vision.calibration import nearest_clean
 from imc_agents.vision.moments import Moments
 from imc_agents.vision.operators import Affine, operators
 from imc_agents.vision.perception import Prototype
+from imc_agents.vision.solving import known
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,12 +48,7 @@ def choose_operators(
             together = alone = before = 0.0
             for i in members:
                 if operator.solve is not None:
-                    clean = next(
-                        k
-                        for k, item in enumerate(prototypes)
-                        if item.group == prototypes[i].group and not item.severity
-                    )
-                    sums = _with_affine(operator.solve(fitted[i], fitted[clean]), held[i])
+                    sums = _with_affine(operator.solve(known(prototypes, fitted, i)), held[i])
                 else:
                     sums = _with_neighbours(pairs[i], held_pairs[i])
                 together, alone, before = together + sums[0], alone + sums[1], before + sums[2]

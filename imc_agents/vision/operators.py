@@ -23,14 +23,25 @@ from imc_agents.vision.moments import Moments
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["AUTO", "ENTRY_POINT_GROUP", "IDENTITY", "Affine", "Operator", "get_operator", "operators"]
+__all__ = [
+    "AUTO",
+    "ENTRY_POINT_GROUP",
+    "IDENTITY",
+    "Affine",
+    "Known",
+    "Operator",
+    "get_operator",
+    "operators",
+]
 
 ENTRY_POINT_GROUP = "imc_agents.calibrators"
 AUTO = "auto"
 IDENTITY = "identity"
 
-_RIDGE = 0.03  # of the mean variance
-_PRIOR_TOKENS = 2000  # fewer tokens than this say less than the penalty
+# Penalties for all groups together, and for what sets one of them apart: a share of the mean variance of a token, and
+# the number of tokens that double it.
+_RIDGE = (0.001, 20_000)
+_OWN_RIDGE = (0.03, 2_000)
 _CORAL_AXES = 64
 _CORAL_SHRINKAGE = 0.01
 _SIGMA_SHRINKAGE = 0.1
@@ -51,38 +62,55 @@ class Affine:
 
 
 @dataclass(frozen=True, slots=True)
+class Known:
+    """What an operator is solved from.
+
+    Attributes:
+        noise: Moments of the tokens with the noise, in one group of images.
+        clean: Of the clean tokens of that group.
+        alike: Of the tokens with the noise in all groups.
+    """
+
+    noise: Moments
+    clean: Moments
+    alike: Moments
+
+
+@dataclass(frozen=True, slots=True)
 class Operator:
     """One operator.
 
     Attributes:
         name: What users type.
         description: One line with the formula.
-        solve: (moments of the noise, moments of clean) to the correction; None where ``neighbours`` is set.
+        solve: Gives the correction; None where ``neighbours`` is set.
         neighbours: Whether it looks up pairs of the bank instead (``knn``).
     """
 
     name: str
     description: str
-    solve: Callable[[Moments, Moments], Affine] | None
+    solve: Callable[[Known], Affine] | None
     neighbours: bool = False
 
 
-def shift(noise: Moments, clean: Moments) -> Affine:  # noqa: ARG001
+def shift(known: Known) -> Affine:
     """mu_0 - mu_k, over pairs. The mean shift of NEO (ICLR 2026) with a prototype for each noise."""
+    noise = known.noise
     return _affine(_zeros(noise), noise.d / noise.count)
 
 
-def diagonal(noise: Moments, clean: Moments) -> Affine:
+def diagonal(known: Known) -> Affine:
     """mu_0 + sigma_0 (y - mu_k) / sigma_k - y, the deviations shrunk to their mean; after AdaBN (Li et al. 2016)."""
     import torch
 
+    noise, clean = known.noise, known.clean
     ratio = _deviation(clean) / _deviation(noise)
     weight = _zeros(noise)
     weight[: noise.axes] = torch.diag(ratio - 1)
     return _affine(weight, clean.token_mean() - noise.token_mean() * ratio)
 
 
-def coral(noise: Moments, clean: Moments) -> Affine:
+def coral(known: Known) -> Affine:
     """mu_0 + A (y - mu_k) - y with the optimal transport A between two normal distributions.
 
     A = S_k^-1/2 (S_k^1/2 S_0 S_k^1/2)^1/2 S_k^-1/2 for shrunk covariances S, on the first 64 axes; the others are
@@ -90,6 +118,7 @@ def coral(noise: Moments, clean: Moments) -> Affine:
     """
     import torch
 
+    noise, clean = known.noise, known.clean
     axes = min(_CORAL_AXES, noise.axes)
     of_noise, of_clean = (_shrunk(part.token_covariance()[:axes, :axes]) for part in (noise, clean))
     root, inverse = _root(of_noise, 0.5), _root(of_noise, -0.5)
@@ -101,39 +130,54 @@ def coral(noise: Moments, clean: Moments) -> Affine:
     return _affine(weight, bias)
 
 
-def ridge(noise: Moments, clean: Moments) -> Affine:  # noqa: ARG001
-    """W = (Y'Y + a I)^-1 (Y'Z + a I) on centred pairs (Y noisy, Z clean); the correction is y W - y."""
-    return _regression(noise, noise.axes)
+def ridge(known: Known) -> Affine:
+    """W = (Y'Y + a I)^-1 (Y'Z + a V) on centred pairs (Y noisy, Z clean); the correction is y W - y.
+
+    V is the same with the pairs of all groups, and with I for V: what a group has too few images to tell is taken from
+    all of them.
+    """
+    return _regression(known, known.noise.axes)
 
 
-def context(noise: Moments, clean: Moments) -> Affine:  # noqa: ARG001
+def context(known: Known) -> Affine:
     """Ridge regression of the correction on the token and the mean patch of its image."""
-    return _regression(noise, 2 * noise.axes)
+    return _regression(known, 2 * known.noise.axes)
 
 
-def project(noise: Moments, clean: Moments) -> Affine:
+def project(known: Known) -> Affine:
     """-U U' (y - mu_0), U the eight leading axes of the paired differences."""
     import torch
 
+    noise = known.noise
     found: tuple[Tensor, Tensor] = torch.linalg.eigh(noise.dd / noise.count)
     leading = found[1][:, -min(_PROJECTED_AXES, noise.axes) :]
     removed = leading @ leading.T
     weight = _zeros(noise)
     weight[: noise.axes] = -removed
-    return _affine(weight, clean.token_mean() @ removed)
+    return _affine(weight, known.clean.token_mean() @ removed)
 
 
-def _regression(noise: Moments, inputs: int) -> Affine:
+def _regression(known: Known, inputs: int) -> Affine:
+    """Of the correction on the first ``inputs`` of (y, m)."""
+    noise = known.noise
+    weight = _zeros(noise)
+    together = _drawn(known.alike, inputs, _RIDGE, weight[:inputs])
+    weight[:inputs] = _drawn(noise, inputs, _OWN_RIDGE, together)
+    return _affine(weight, (noise.d - noise.f @ weight) / noise.count)
+
+
+def _drawn(noise: Moments, inputs: int, ridge: tuple[float, int], towards: Tensor) -> Tensor:
+    """Ridge regression that is drawn towards given weights, (inputs, axes), and more so the fewer tokens there are."""
     import torch
 
     mean, target = noise.f[:inputs] / noise.count, noise.d / noise.count
     covariance = noise.ff[:inputs, :inputs] / noise.count - torch.outer(mean, mean)
     together = noise.fd[:inputs] / noise.count - torch.outer(mean, target)
-    penalty = _RIDGE * (1 + _PRIOR_TOKENS / noise.count) * covariance.diagonal()[: noise.axes].mean()
-    solved: Tensor = torch.linalg.solve(covariance + penalty * torch.eye(inputs, dtype=mean.dtype), together)
-    weight = _zeros(noise)
-    weight[:inputs] = solved
-    return _affine(weight, target - mean @ solved)
+    share, prior = ridge
+    penalty = share * (1 + prior / noise.count) * covariance.diagonal()[: noise.axes].mean()
+    return torch.linalg.solve(
+        covariance + penalty * torch.eye(inputs, dtype=mean.dtype), together + penalty * towards
+    )
 
 
 def _affine(weight: Tensor, bias: Tensor) -> Affine:
@@ -171,7 +215,9 @@ _BUILT_IN = (
     Operator("shift", "mu_0 - mu_k", shift),
     Operator("diagonal", "mu_0 + sigma_0 (y - mu_k) / sigma_k - y", diagonal),
     Operator("coral", "mu_0 + A (y - mu_k) - y, A the transport between the covariances", coral),
-    Operator("ridge", "regression of clean on noisy tokens", ridge),
+    Operator(
+        "ridge", "regression of clean on noisy tokens, that of a group drawn towards that of all", ridge
+    ),
     Operator("context", "the same on the token and the mean patch of its image", context),
     Operator("knn", "mean of the clean tokens whose noisy ones are nearest", None, neighbours=True),
     Operator("project", "-U U' (y - mu_0), U the leading axes of what the noise does", project),

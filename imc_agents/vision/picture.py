@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from imc_agents.errors import DataError
 from imc_agents.vision.bank import Bank
 from imc_agents.vision.calibration import Treatment
+from imc_agents.vision.solving import clean_of
 from imc_agents.vision.statistics import sharpness
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _evidence(panel: Any, bank: Bank, treatment: Treatment, statistics: Tensor) 
     seen = bank.perception
     found = treatment.finding.prototypes
     noisy = next((i for i, _ in found if bank.prototypes[i].severity), None)
-    clean = bank.clean_of(found[0][0])
+    clean = clean_of(bank.prototypes, found[0][0])
     lines = [("image", statistics, "black"), ("nearest clean", seen.overall.means[clean], "tab:green")]
     if noisy is not None:
         kind = bank.prototypes[noisy]

@@ -8,7 +8,7 @@ import torch
 from imc_agents.errors import UsageError
 from imc_agents.vision.calibration import nearest_clean
 from imc_agents.vision.moments import Moments, moments_of
-from imc_agents.vision.operators import Affine, get_operator
+from imc_agents.vision.operators import Affine, Known, get_operator
 
 AXES = 6
 
@@ -24,12 +24,17 @@ def moments(noisy: torch.Tensor, clean: torch.Tensor, means: torch.Tensor | None
     return moments_of(noisy, clean, beside, torch.arange(len(noisy)))
 
 
+def known(noisy: torch.Tensor, clean: torch.Tensor, means: torch.Tensor | None = None) -> Known:
+    found = moments(noisy, clean, means)
+    return Known(found, moments(clean, clean), found)
+
+
 def corrected(
     name: str, noisy: torch.Tensor, clean: torch.Tensor, means: torch.Tensor | None = None
 ) -> torch.Tensor:
     solve = get_operator(name).solve
     assert solve is not None
-    found: Affine = solve(moments(noisy, clean, means), moments(clean, clean))
+    found: Affine = solve(known(noisy, clean, means))
     beside = torch.zeros_like(noisy) if means is None else means
     return noisy + torch.cat([noisy, beside], 1) @ found.weight + found.bias
 
@@ -82,7 +87,7 @@ def test_project_removes_what_the_noise_adds() -> None:
     noisy[:, :2] += 30 * torch.randn(len(clean), 2, generator=torch.Generator().manual_seed(4))
     solve = get_operator("project").solve
     assert solve is not None
-    found = solve(moments(noisy, clean), moments(clean, clean))
+    found = solve(known(noisy, clean))
     after = noisy + torch.cat([noisy, torch.zeros_like(noisy)], 1) @ found.weight + found.bias
     assert float((after - clean).square().mean()) < 0.05 * float((noisy - clean).square().mean())
 
@@ -104,7 +109,26 @@ def test_few_tokens_are_trusted_less() -> None:
     noisy = 0.3 * clean + torch.randn(clean.shape, generator=torch.Generator().manual_seed(5))
     solve = get_operator("ridge").solve
     assert solve is not None
-    few, many = (
-        solve(moments(noisy[:n], clean[:n]), moments(clean[:n], clean[:n])).weight for n in (100, 4000)
-    )
+    few, many = (solve(known(noisy[:n], clean[:n])).weight for n in (100, 4000))
     assert few.norm() < many.norm()
+
+
+@pytest.mark.parametrize("name", ["ridge", "context"])
+def test_what_a_small_group_cannot_tell_is_taken_from_all_groups(name: str) -> None:
+    """Both groups are mixed alike but for an offset of their own: twelve tokens are too few to learn how."""
+    solve = get_operator(name).solve
+    assert solve is not None
+    clean = tokens()
+    mixed = torch.eye(AXES) + 0.3 * torch.randn(AXES, AXES, generator=torch.Generator().manual_seed(6))
+    large = moments(clean @ mixed, clean)
+    of_group = clean[:12]
+    few = moments(of_group @ mixed + 5, of_group)
+    unseen = clean[100:]
+    wanted = unseen - (unseen @ mixed + 5)
+
+    def error(found: Affine) -> float:
+        given = torch.cat([unseen @ mixed + 5, torch.zeros_like(unseen)], 1)
+        return float((given @ found.weight + found.bias - wanted).square().mean())
+
+    alone = error(solve(Known(few, moments(of_group, of_group), few)))
+    assert error(solve(Known(few, moments(of_group, of_group), few + large))) < 0.5 * alone
