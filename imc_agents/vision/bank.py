@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Bank", "Choice", "Part", "check_encoder", "load_bank", "save_bank", "without"]
 
-_VERSION = 3
+_VERSION = 4
 _ARRAYS = "bank.safetensors"
 _FACTS = "bank.json"
 _SUMS = ("f", "d", "ff", "fd", "dd")
@@ -155,7 +155,8 @@ def save_bank(bank: Bank, folder: Path) -> None:
         "subsets": [item.name for item in seen.subsets],
         "temperature": seen.temperature,
         "lean": seen.lean.tolist(),
-        "far": seen.far,
+        "far": seen.far.tolist(),
+        "doubtful": seen.doubtful.tolist(),
         "choices": {
             name: {
                 noise: {operator: asdict(choice) for operator, choice in found.items()}
@@ -220,8 +221,7 @@ def _assemble(facts: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> Bank:
         Discriminant(_linear("overall", arrays), arrays["overall.whitener"], arrays["overall.means"]),
         tuple(Subset(name, arrays[f"{name}.members"], _linear(name, arrays)) for name in facts["subsets"]),
         facts["temperature"],
-        torch.tensor(facts["lean"], dtype=torch.float64),
-        facts["far"],
+        *(torch.tensor(facts[name], dtype=torch.float64) for name in ("lean", "far", "doubtful")),
     )
     return Bank(
         EncoderInfo(**facts["encoder"]),

@@ -1,7 +1,8 @@
 """Calibration: perceive the noise of each image, then bring its tokens towards clean ones, or leave them alone.
 
-An image is left alone, bit for bit, where it is found clean, where its noise is unknown, or where the noise is less
-likely than not. Otherwise the corrections of the likeliest prototypes are added, each by its probability.
+An image is left alone, bit for bit, where it is found clean, where its noise is unknown, where the noise is less likely
+than not, or where the image is not like others that have it. Otherwise the corrections of the likeliest prototypes are
+added, each by its probability.
 """
 
 # pyright: reportUnknownVariableType=false, reportUnknownArgumentType=false
@@ -138,7 +139,7 @@ def correct(
 
 
 def _certain(finding: Finding) -> bool:
-    return finding.noisy and finding.probabilities[finding.noise] > _DOUBT
+    return finding.noisy and finding.typical and finding.probabilities[finding.noise] > _DOUBT
 
 
 def _batches(treated: Sequence[int], counts: Sequence[int]) -> list[list[int]]:

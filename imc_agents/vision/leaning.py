@@ -9,18 +9,44 @@ believing in such noise easily differs from group to group, so each family has a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["find_leans"]
+    from imc_agents.vision.perception import Prototype
+
+__all__ = ["find_leans", "leans_of"]
 
 _CLEAN_RECALL = 0.98
 _PRICES = tuple(2.0 ** (power / 2) for power in range(-8, 25))
 
 
-def find_leans(margins: Tensor, groups: Tensor, count: int, family: Tensor, severities: Tensor) -> Tensor:
+def find_leans(log_posterior: Tensor, prototypes: Sequence[Prototype], index: Tensor) -> Tensor:
+    """Find the lean of each prototype, (prototypes,) float64; that of its family in its group, 0 for clean ones.
+
+    Args:
+        log_posterior: (samples, prototypes) float64, of images that the discriminants had not seen.
+        prototypes: All of them.
+        index: (samples,) int64, the true one of each sample.
+    """
+    import torch
+
+    families = list(dict.fromkeys(item.family for item in prototypes if item.severity))
+    group = torch.tensor([item.group for item in prototypes])
+    family = torch.tensor([families.index(item.family) if item.severity else -1 for item in prototypes])
+    severity = torch.tensor([item.severity for item in prototypes], dtype=torch.float64)
+    of_clean = log_posterior[:, family < 0].logsumexp(1)
+    margins = torch.stack(
+        [log_posterior[:, family == i].logsumexp(1) - of_clean for i in range(len(families))], 1
+    )
+    found = group[log_posterior.max(1).indices]
+    leans = leans_of(margins, found, int(group.max()) + 1, family[index], severity[index])
+    return leans[group, family].masked_fill(family < 0, 0)
+
+
+def leans_of(margins: Tensor, groups: Tensor, count: int, family: Tensor, severities: Tensor) -> Tensor:
     """Find the least leans with which nearly all clean images are found clean.
 
     A lean buys fewer false alarms with missed noise. All leans are set by one price of a false alarm (Neyman-Pearson):

@@ -3,7 +3,7 @@
 Prototypes are kept for groups of images that look alike, since what noise does to a sharp scan is not what it does to
 a soft one. First all prototypes compete with one covariance, which settles the group. Within a group, and then within
 a family of noises (``gaussian`` and ``shot``), they compete again with the covariance of that group or family alone,
-which is far tighter. Temperature, the leans towards ``clean`` and the distance from which an image is ``unknown`` come
+which is far tighter. Temperature, the leans towards ``clean`` and the distances from which an image is ``unknown`` come
 from images that the discriminants had not seen.
 """
 
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from imc_agents.vision.discriminant import Discriminant, Linear, fit_discriminant
 from imc_agents.vision.leaning import find_leans
+from imc_agents.vision.outlying import find_reach
 from imc_agents.vision.statistics import PatchBasis
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ _FOLDS = 5
 _SHRINKAGE = 0.003
 _OWN_SHRINKAGE = 0.03  # of a group or a family, which have fewer samples
 _FAR_SHARE = 0.998
+_TYPICAL_SHARE = 0.99
 _TEMPERATURES = (0.7, 1.0, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0, 16.0)
 _KEPT = 4  # prototypes that a finding names
 
@@ -64,8 +66,9 @@ class Finding:
         severity: 1..5, rounded mean; 0 for clean and unknown.
         family: Of the noise, else as ``noise``.
         probabilities: Of each noise and of clean; they sum to one.
-        distance: To the nearest prototype over the distance from which an image is unknown.
+        distance: To the likeliest prototype over the distance from which an image is unknown.
         prototypes: Index and probability of the likeliest prototypes, likeliest first.
+        typical: Whether it is as near to the likeliest one as 99 of 100 such images; only these are corrected.
     """
 
     noise: str
@@ -75,6 +78,7 @@ class Finding:
     probabilities: dict[str, float]
     distance: float
     prototypes: tuple[tuple[int, float], ...]
+    typical: bool
 
     @property
     def noisy(self) -> bool:
@@ -109,7 +113,8 @@ class Perception:
             families of several noises.
         temperature: Scores are divided by it.
         lean: Taken from the log-probabilities of the prototypes before they are normalised; 0 for clean ones.
-        far: Squared distance from which an image is unknown.
+        far: Squared distance from which an image is unknown, by its likeliest prototype.
+        doubtful: Squared distance from which it is not corrected, by its likeliest prototype.
     """
 
     basis: PatchBasis
@@ -118,7 +123,8 @@ class Perception:
     subsets: tuple[Subset, ...]
     temperature: float
     lean: Tensor
-    far: float
+    far: Tensor
+    doubtful: Tensor
 
     def posterior(self, statistics: Tensor) -> Tensor:
         """Probability of each prototype; (images, statistics) to (images, prototypes) float64."""
@@ -143,8 +149,10 @@ class Perception:
         safe = torch.where(finite[:, None], statistics, torch.zeros_like(statistics))
         posterior = self.posterior(safe)
         top = posterior.topk(min(_KEPT, posterior.shape[1]), 1)
-        distances = self.overall.distances(safe, top.indices[:, 0]) / self.far
-        distances = distances.masked_fill(~finite, torch.inf).tolist()
+        likeliest = top.indices[:, 0]
+        squared = self.overall.distances(safe, likeliest)
+        distances = (squared / self.far[likeliest]).masked_fill(~finite, torch.inf).tolist()
+        typical = (finite & (squared <= self.doubtful[likeliest])).tolist()
         names, belongs = self.noises, self.belongs
         by_noise = posterior @ belongs
         noises = by_noise.max(1).indices
@@ -153,9 +161,9 @@ class Perception:
         best = of_noise.max(1).indices.tolist()
         severity = torch.tensor([item.severity for item in self.prototypes], dtype=torch.float64)
         severities = (of_noise @ severity / of_noise.sum(1)).round().long().tolist()
-        likeliest = zip(by_noise.tolist(), top.indices.tolist(), top.values.tolist(), strict=True)
+        every = zip(by_noise.tolist(), top.indices.tolist(), top.values.tolist(), strict=True)
         found: list[Finding] = []
-        for i, (of_names, indices, values) in enumerate(likeliest):
+        for i, (of_names, indices, values) in enumerate(every):
             shares = dict(zip(names, of_names, strict=True))
             kept = tuple(zip(indices, values, strict=True))
             item = self.prototypes[best[i]]
@@ -163,7 +171,7 @@ class Perception:
                 named = (item.noise, item.variant, severities[i], item.family)
             else:
                 named = (UNKNOWN, "", 0, UNKNOWN)
-            found.append(Finding(*named, shares, distances[i], kept))
+            found.append(Finding(*named, shares, distances[i], kept, typical[i]))
         return found
 
     @property
@@ -216,18 +224,21 @@ def fit_perception(
 
     temperature = min(_TEMPERATURES, key=cooled)
     cooled(temperature)
+    lean = find_leans(held_out, prototypes, index)
+    likeliest = (held_out - lean).max(1).indices
     distances = torch.zeros(len(index), dtype=torch.float64)
     for unseen, part, _ in folds:
-        likeliest = held_out[unseen].max(1).indices
-        distances[unseen] = part.overall.distances(statistics[unseen], likeliest)
-    lean = _lean(held_out, prototypes, index)
-    far = float(torch.quantile(distances, _FAR_SHARE))
+        distances[unseen] = part.overall.distances(statistics[unseen], likeliest[unseen])
+    far, doubtful = (
+        find_reach(distances, likeliest, prototypes, share) for share in (_FAR_SHARE, _TYPICAL_SHARE)
+    )
+    measured = {"temperature": temperature, "lean": lean, "far": far, "doubtful": doubtful}
     findings: dict[int, Finding] = {}
     for unseen, part, _ in folds:
-        set_up = replace(part, temperature=temperature, lean=lean, far=far)
+        set_up = replace(part, **measured)
         samples = unseen.nonzero()[:, 0].tolist()
         findings.update(zip(samples, set_up.perceive(statistics[unseen]), strict=True))
-    made = replace(_fit(basis, prototypes, statistics, index), temperature=temperature, lean=lean, far=far)
+    made = replace(_fit(basis, prototypes, statistics, index), **measured)
     return made, [findings[sample] for sample in range(len(index))]
 
 
@@ -245,7 +256,8 @@ def _fit(basis: PatchBasis, prototypes: Sequence[Prototype], statistics: Tensor,
         )
         subsets.append(Subset(name, torch.tensor(members), own.linear))
     no_lean = torch.zeros(len(prototypes), dtype=torch.float64)
-    return Perception(basis, tuple(prototypes), everything, tuple(subsets), 1.0, no_lean, float("inf"))
+    endless = torch.full_like(no_lean, torch.inf)
+    return Perception(basis, tuple(prototypes), everything, tuple(subsets), 1.0, no_lean, endless, endless)
 
 
 def _subsets(prototypes: Sequence[Prototype]) -> dict[str, list[int]]:
@@ -259,23 +271,6 @@ def _subsets(prototypes: Sequence[Prototype]) -> dict[str, list[int]]:
         name: members for name, members in families.items() if len({prototypes[i].noise for i in members}) > 1
     }
     return {**(groups if len(groups) > 1 else {}), **several}
-
-
-def _lean(log_posterior: Tensor, prototypes: Sequence[Prototype], index: Tensor) -> Tensor:
-    """The lean of each prototype, (prototypes,), from the (samples, prototypes) of images held out."""
-    import torch
-
-    families = list(dict.fromkeys(item.family for item in prototypes if item.severity))
-    group = torch.tensor([item.group for item in prototypes])
-    family = torch.tensor([families.index(item.family) if item.severity else -1 for item in prototypes])
-    severity = torch.tensor([item.severity for item in prototypes], dtype=torch.float64)
-    of_clean = log_posterior[:, family < 0].logsumexp(1)
-    margins = torch.stack(
-        [log_posterior[:, family == i].logsumexp(1) - of_clean for i in range(len(families))], 1
-    )
-    found = group[log_posterior.max(1).indices]
-    leans = find_leans(margins, found, int(group.max()) + 1, family[index], severity[index])
-    return leans[group, family].masked_fill(family < 0, 0)
 
 
 def _log_posterior(perception: Perception, scores: Sequence[Tensor], temperature: float) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from imc_agents.vision.leaning import find_leans
+from imc_agents.vision.leaning import leans_of
 
 
 def samples(
@@ -18,7 +18,7 @@ def samples(
 
 def test_noise_that_no_clean_image_looks_like_needs_no_lean() -> None:
     margins, family, severities = samples([[-4.0, -5.0]] * 100, [[6.0, -1.0]] * 100)
-    leans = find_leans(margins, torch.zeros(200, dtype=torch.int64), 1, family, severities)
+    leans = leans_of(margins, torch.zeros(200, dtype=torch.int64), 1, family, severities)
     assert leans.tolist() == [[0.0, 0.0]]
 
 
@@ -30,19 +30,19 @@ def test_clean_images_that_look_noisy_stay_clean_and_cost_only_their_group() -> 
     )
     margins, family, severities = (torch.cat(pair) for pair in zip(here, there, strict=True))
     groups = torch.tensor([0] * 200 + [1] * 200)
-    leans = find_leans(margins, groups, 2, family, severities)
+    leans = leans_of(margins, groups, 2, family, severities)
     assert 2 <= leans[0, 0] < 8
     assert leans[1].tolist() == [0.0, 0.0]
 
 
 def test_noise_is_given_up_where_it_cannot_be_told_from_clean() -> None:
     margins, family, severities = samples([[2.0, -5.0]] * 50 + [[-4.0, -5.0]] * 50, [[1.5, -1.0]] * 100)
-    leans = find_leans(margins, torch.zeros(200, dtype=torch.int64), 1, family, severities)
+    leans = leans_of(margins, torch.zeros(200, dtype=torch.int64), 1, family, severities)
     assert float((margins[:100] <= leans[0]).all(1).double().mean()) >= 0.98
 
 
 def test_a_bank_without_clean_images_or_noise_has_no_lean() -> None:
     nobody = torch.zeros(0, dtype=torch.int64)
-    assert find_leans(torch.zeros(0, 2), nobody, 1, nobody, torch.zeros(0)).tolist() == [[0.0, 0.0]]
+    assert leans_of(torch.zeros(0, 2), nobody, 1, nobody, torch.zeros(0)).tolist() == [[0.0, 0.0]]
     clean = torch.full((4,), -1)
-    assert find_leans(torch.zeros(4, 0), torch.zeros(4).long(), 1, clean, torch.zeros(4)).shape == (1, 0)
+    assert leans_of(torch.zeros(4, 0), torch.zeros(4).long(), 1, clean, torch.zeros(4)).shape == (1, 0)
