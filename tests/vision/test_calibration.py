@@ -17,7 +17,7 @@ from imc_agents.noise.image import apply_image_noise
 from imc_agents.noise.registry import get_noise
 from imc_agents.vision.bank import Bank, check_encoder, load_bank, save_bank, without
 from imc_agents.vision.build import Sample, build_bank, encodings
-from imc_agents.vision.calibration import calibrate, perceive
+from imc_agents.vision.calibration import calibrate, correct, perceive
 from imc_agents.vision.encoders.mllm import load
 from imc_agents.vision.encoders.protocol import PATCHES, Encoded, Encoder, Packed
 from imc_agents.vision.operators import operators
@@ -130,6 +130,19 @@ def test_what_is_far_from_every_prototype_is_unknown_and_left_alone(
     left = [i for i, item in enumerate(done.treatments) if item.finding.noise == "unknown"]
     assert {done.treatments[i].operator for i in left} == {"identity"}
     assert all(torch.equal(encoded.tokens.split()[i], done.tokens.split()[i]) for i in left)
+
+
+def test_what_is_not_like_others_with_its_noise_is_named_and_left_alone(
+    encoder: Encoder, bank: Bank, unseen: list[Any]
+) -> None:
+    encoded = encode(encoder, unseen[:8], "motion")
+    known = perceive(bank, encoded)
+    treated = [item.operator != "identity" for item in correct(bank, encoded.tokens, known).treatments]
+    assert sum(treated) >= 6
+    strict = replace(bank.perception, doubtful=torch.zeros_like(bank.perception.doubtful))
+    done = calibrate(replace(bank, perception=strict), encoded)
+    assert torch.equal(done.tokens.rows, encoded.tokens.rows)
+    assert [item.finding.noise for item in done.treatments] == [finding.noise for finding in known]
 
 
 def test_a_bank_without_a_noise_never_names_it(encoder: Encoder, bank: Bank, unseen: list[Any]) -> None:
