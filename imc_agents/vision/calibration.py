@@ -195,14 +195,10 @@ def _mixtures(bank: Bank, part: Part, images: Sequence[tuple[Finding, str, float
     import torch
 
     axes = part.basis.axes.shape[1]
-    mixed = torch.empty(len(images), 2 * axes + 1, axes)
+    mixed = torch.zeros(len(images), 2 * axes + 1, axes)
     for made, (finding, operator, factor) in zip(mixed, images, strict=True):
-        for position, (index, share) in enumerate(_shares(bank, finding)):
-            solved = _solved(bank, part, index, operator)
-            if position:
-                made.add_(solved, alpha=share * factor)
-            else:
-                torch.mul(solved, share * factor, out=made)
+        for index, share in _shares(bank, finding):
+            made.add_(_solved(bank, part, index, operator), alpha=share * factor)
     return mixed
 
 

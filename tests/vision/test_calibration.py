@@ -145,6 +145,15 @@ def test_what_is_not_like_others_with_its_noise_is_named_and_left_alone(
     assert [item.finding.noise for item in done.treatments] == [finding.noise for finding in known]
 
 
+def test_a_finding_without_a_noisy_prototype_corrects_nothing(
+    encoder: Encoder, bank: Bank, unseen: list[Any]
+) -> None:
+    encoded = encode(encoder, unseen[:4], "motion")
+    clean = next(i for i, item in enumerate(bank.prototypes) if not item.severity)
+    findings = [replace(finding, prototypes=((clean, 1.0),)) for finding in perceive(bank, encoded)]
+    assert torch.equal(correct(bank, encoded.tokens, findings).tokens.rows, encoded.tokens.rows)
+
+
 def test_a_bank_without_a_noise_never_names_it(encoder: Encoder, bank: Bank, unseen: list[Any]) -> None:
     findings = perceive(without(bank, ["gaussian"]), encode(encoder, unseen, "gaussian"))
     assert "gaussian" not in {finding.noise for finding in findings}
