@@ -104,6 +104,7 @@ def _show(path: Path, treatment: Treatment, picture: Path | None) -> None:
         row: dict[str, Any] = {
             **event.model_dump(exclude={"type", "agent", "round"}),
             "distance": round(treatment.finding.distance, 3),
+            "typical": treatment.finding.typical,
             "picture": str(picture) if picture else None,
         }
         typer.echo(json.dumps(row, ensure_ascii=False))

@@ -73,8 +73,9 @@ def remembered(samples: Sequence[Sample], size: int) -> list[Sample]:
             if number in found:
                 return found[number]
             image = at_encoder_size(sample.load(), size)
-            room -= 3 * image.width * image.height
-            if room >= 0:
+            taken = 3 * image.width * image.height
+            if taken <= room:
+                room -= taken
                 found[number] = image
             return image
 
